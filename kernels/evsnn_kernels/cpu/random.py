@@ -1,0 +1,44 @@
+"""Arrays of random numbers (docs/model.md, S14)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evsnn_kernels.jit import cpu_kernel
+from evsnn_kernels.layout import F32, U64, Scalar
+from evsnn_kernels.spec.image import signed_unit
+from evsnn_kernels.spec.random import philox, unit_interval
+
+
+@cpu_kernel
+def random_keys(
+    purpose: Scalar,
+    epoch: Scalar,
+    key_low: Scalar,
+    key_high: Scalar,
+    out_keys: U64,
+    first: Scalar,
+    last: Scalar,
+) -> None:
+    """Fill entries first:last with 64-bit random numbers, whose order is a random permutation."""
+    for i in range(first, last):
+        a, b, _, _ = philox(i, 0, epoch, purpose, key_low, key_high)
+        out_keys[i] = (a << np.uint64(32)) | b
+
+
+@cpu_kernel
+def uniform_weights(
+    bound: Scalar,
+    layer: Scalar,
+    purpose: Scalar,
+    key_low: Scalar,
+    key_high: Scalar,
+    out_weight: F32,
+    first: Scalar,
+    last: Scalar,
+) -> None:
+    """Fill rows first:last with weights uniform in [-bound, bound)."""
+    for k in range(first, last):
+        for i in range(out_weight.shape[1]):
+            a, _, _, _ = philox(i, k, layer, purpose, key_low, key_high)
+            out_weight[k, i] = bound * signed_unit(unit_interval(a))

@@ -1,0 +1,1 @@
+"""The physics, once: scalar functions that every backend inlines. Clauses refer to docs/model.md."""

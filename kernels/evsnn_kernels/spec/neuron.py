@@ -1,0 +1,57 @@
+"""Membrane of one neuron, in units of its threshold (docs/model.md, S2 to S5)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evsnn_kernels.jit import physics
+from evsnn_kernels.layout import F32, Scalar
+
+
+@physics
+def decay_factor(dt: Scalar, decay_high: F32, decay_low: F32) -> Scalar:
+    """S2. Fraction of the membrane potential that is left after ``dt`` microseconds, from the two tables."""
+    return decay_high[min(dt >> 10, decay_high.shape[0] - 1)] * decay_low[dt & 1023]
+
+
+@physics
+def decayed(potential: Scalar, factor: Scalar) -> Scalar:
+    """S2. Membrane potential after a decay."""
+    return potential * factor
+
+
+@physics
+def received(potential: Scalar, weight: Scalar) -> Scalar:
+    """S3. Membrane potential after one input event."""
+    return potential + weight
+
+
+@physics
+def refractory_weight(since_spike: Scalar, refractory: Scalar) -> Scalar:
+    """S3. Dynamic weight w_dyn = (dt / T_ref)^2, both in microseconds, for dt < T_ref."""
+    ratio = np.float32(since_spike) / np.float32(refractory)
+    return ratio * ratio
+
+
+@physics
+def clamped(potential: Scalar, floor: Scalar) -> Scalar:
+    """S4. Membrane potential held at or above the lower clamp."""
+    return potential if potential > floor else floor
+
+
+@physics
+def fires(potential: Scalar) -> Scalar:
+    """S5. Whether the neuron reaches its threshold, as int32."""
+    return np.int32(1) if potential >= np.float32(1.0) else np.int32(0)
+
+
+@physics
+def reset(potential: Scalar) -> Scalar:
+    """S5. Soft reset: the threshold is subtracted, the surplus stays."""
+    return potential - np.float32(1.0)
+
+
+@physics
+def inhibition(others: Scalar, kappa: Scalar) -> Scalar:
+    """S6. Change of the potential when ``others`` neurons of the WTA group fired."""
+    return np.float32(others) * kappa

@@ -1,0 +1,1 @@
+"""Plain NumPy oracles, written from the specification alone: they share no code with what they check."""

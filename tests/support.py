@@ -1,0 +1,74 @@
+"""Helpers of several tests; nothing here computes what is tested."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evsnn.events.core import EventSet
+from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.layers import Dense, NeuronSettings
+from evsnn.parallel import Workers
+
+
+def queue_of(samples: list[tuple[np.ndarray, np.ndarray]]) -> Queue:
+    """One queue of several samples, each given by times and units, with gaps between the slots."""
+    gap = 3
+    total = sum(len(times) + gap for times, _ in samples)
+    times = np.full(total, 2**32 - 1, np.uint32)
+    units = np.full(total, 2**31, np.uint32)
+    start, count, at = [], [], gap
+    for sample_times, sample_units in samples:
+        n = len(sample_times)
+        times[at : at + n], units[at : at + n] = sample_times, sample_units
+        start.append(at)
+        count.append(n)
+        at += n + gap
+    return Queue(times, units, np.array(start, np.int64), np.array(count, np.int64))
+
+
+def sorted_events(rng: np.random.Generator, n: int, n_in: int, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random events in queue order; a small ``span`` gives many simultaneous ones."""
+    times = rng.integers(0, span, n)
+    units = rng.integers(0, n_in, n)
+    order = np.lexsort((units, times))
+    return times[order].astype(np.uint32), units[order].astype(np.uint32)
+
+
+def run_layer(
+    weight: np.ndarray,
+    threshold: np.ndarray,
+    neuron: NeuronSettings,
+    samples: list[tuple[np.ndarray, np.ndarray]],
+    threads: int = 1,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """Output events of every sample and the residual potentials."""
+    layer = Dense(weight.astype(np.float32), threshold.astype(np.float32), neuron)
+    state = layer.new_state(len(samples))
+    with Workers(threads) as workers:
+        out = layer.forward(queue_of(samples), state, QueueBuffer(), workers)
+    return [out.sample(s) for s in range(len(samples))], state.potential
+
+
+def toy_events(rng: np.random.Generator, n: int = 40, classes: int = 3, size: int = 5) -> EventSet:
+    """A learnable set of recordings without images: class c excites its own part of the input."""
+    shape = (1, size, size)
+    labels = (np.arange(n) % classes).astype(np.uint16)
+    times, units, offsets = [], [], [0]
+    for label in labels:
+        favoured = rng.integers(0, size * size // classes, 30) + label * (size * size // classes)
+        stray = rng.integers(0, size * size, 10)
+        chosen = np.concatenate([favoured, stray])
+        stamps = rng.integers(0, 5000, len(chosen))
+        order = np.lexsort((chosen, stamps))
+        times.append(stamps[order])
+        units.append(chosen[order])
+        offsets.append(offsets[-1] + len(chosen))
+    return EventSet(
+        np.concatenate(times).astype(np.uint32),
+        np.concatenate(units).astype(np.uint32),
+        np.array(offsets, np.int64),
+        labels,
+        shape,
+        5000,
+        classes,
+    ).check()
