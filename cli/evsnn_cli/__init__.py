@@ -1,0 +1,1 @@
+"""Command line of evsnn: parse, call the library, print."""

@@ -1,0 +1,87 @@
+"""What all commands share: how they print, show progress and fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=None,
+    show_default="all processors",
+    help="Threads; results do not depend on them.",
+)
+json_option = click.option(
+    "--json/--no-json",
+    "as_json",
+    default=False,
+    show_default=True,
+    help="Print the result as one JSON object on stdout.",
+)
+force_option = click.option(
+    "--force/--no-force", default=False, show_default=True, help="Replace what is there."
+)
+
+
+def report_error(error: Exception) -> int:
+    """Print an error as one line on stderr and return the exit code."""
+    from evsnn.errors import EvsnnError
+
+    if isinstance(error, BrokenPipeError):
+        # The reader of a pipe has gone; Python would complain once more when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, EvsnnError):
+        line = str(error)
+    elif isinstance(error, MemoryError):
+        line = f"out of memory ({error}): lower --batch-size or --limit"
+    elif isinstance(error, OSError):
+        line = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    else:
+        line = f"{type(error).__name__}: {error} (evsnn --debug ... shows where; please report it)"
+    click.echo("Error: " + " ".join(line.split()), err=True)
+    return 1
+
+
+def print_json(result: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(result))
+
+
+@contextmanager
+def progress(total: int, what: str, unit: str) -> Iterator[tqdm[Any]]:
+    """Show a progress bar on stderr; where that is no terminal, a line now and then."""
+    from tqdm import tqdm
+
+    quiet = not sys.stderr.isatty()
+    with tqdm(
+        total=total,
+        desc=what,
+        unit=f" {unit}",
+        file=sys.stderr,
+        mininterval=10.0 if quiet else 0.2,
+        dynamic_ncols=True,
+        smoothing=0.05,
+    ) as bar:
+        yield bar
+
+
+def counted(number: float) -> str:
+    """A count with three or four digits: 512, 41.7k, 1.05M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= limit:
+            scale = 1e3 if unit == "k" else limit
+            return f"{number / scale:.4g}{unit}"
+    return f"{number:.4g}"

@@ -1,0 +1,296 @@
+"""``evsnn train``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from evsnn_cli.console import counted, force_option, json_option, print_json, progress, threads_option
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from evsnn.network import Network
+    from evsnn.training.config import RunConfig
+    from evsnn.training.data import RunData
+    from evsnn.training.trainer import Totals
+
+
+@click.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--preset",
+    type=click.Choice(["default", "paper"]),
+    default="default",
+    show_default=True,
+    help="Named settings: what we found to work best, or those of Lee et al. (2016).",
+)
+@click.option("--arch", help="Architecture, such as 784-800-10.", show_default="HxWxC-800-classes")
+@click.option("--epochs", type=int, show_default="40", help="Passes over the training samples.")
+@click.option("--batch-size", type=int, show_default="100", help="Samples a gradient step.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adam"]), show_default="adam", help="Optimiser.")
+@click.option("--lr", type=float, show_default="0.002", help="Learning rate; its schedule ends at 0.")
+@click.option(
+    "--alpha", help="Initial thresholds in units of sqrt(3/fan-in), a list per layer.", show_default="16,15"
+)
+@click.option(
+    "--clamp", help="Lower clamp of the membrane, in thresholds, a list per layer.", show_default="8"
+)
+@click.option("--kappa", help="Lateral inhibition, -1 to 0, a list per layer.", show_default="0")
+@click.option(
+    "--rate",
+    type=float,
+    show_default="5",
+    help="Events of a full-intensity pixel (MNIST subset in the package).",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Any other setting of config.toml, such as learning.weight_decay=0.1.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@threads_option
+@click.option("--seed", type=int, show_default="0", help="Seed of weights, order and spikes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    show_default="runs/<date>-<architecture>",
+    help="Run folder to write.",
+)
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings, such as the config.toml of a run.",
+)
+@click.option("--limit", type=int, show_default="all", help="Use only the first N samples of every split.")
+@click.option(
+    "--validation",
+    type=int,
+    show_default="the file's own split, else a sixth",
+    help="Hold out the last N training samples.",
+)
+@click.option(
+    "--fresh/--no-fresh", default=None, show_default="fresh", help="Draw new spikes from images every epoch."
+)
+@force_option
+@json_option
+@click.pass_context
+def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401
+    """Train a network on the event file DATA.
+
+    Without DATA, on the subset of MNIST that the package ships. Ctrl-C stops after the running batch, keeps
+    what was learned and leaves a checkpoint to --resume from.
+    """
+    from evsnn.errors import SettingsError
+    from evsnn.training.run import Run
+
+    if options["backend"] == "cuda":
+        raise SettingsError("this version of evsnn has no CUDA backend: use --backend cpu")
+    if options["resume"] is not None:
+        _refuse_with_resume(context)
+        run = Run.resume(options["resume"], threads=options["threads"])
+    else:
+        config = _configuration(options)
+        folder = options["out"] or _new_folder(config.arch or "train")
+        run = Run.create(folder, config, threads=options["threads"], force=options["force"])
+    with _Stopper() as stopper, _Printer(run.config.epochs) as printer:
+        result = run.train(printer, stopper.requested)
+    result["run_folder"] = str(run.folder)
+    if options["as_json"]:
+        print_json(result)
+    else:
+        _print_result(result)
+    if result["interrupted"]:
+        click.echo(f"Interrupted; go on with: evsnn train --resume {run.folder}", err=True)
+        context.exit(130)
+
+
+def _refuse_with_resume(context: click.Context) -> None:
+    from click.core import ParameterSource
+
+    allowed = {"resume", "threads", "backend", "as_json"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+        if given and name not in allowed:
+            raise click.UsageError(f"--resume goes on with the settings of its run; drop {parameter.opts[0]}")
+
+
+def _configuration(options: dict[str, Any]) -> RunConfig:
+    from evsnn.training.config import RunConfig
+    from evsnn.training.presets import preset
+
+    config = preset(options["preset"])
+    if options["config"] is not None:
+        config = RunConfig.from_toml(options["config"], config)
+    values: dict[str, Any] = {}
+    for name in ("arch", "epochs", "seed"):
+        if options[name] is not None:
+            values[name] = options[name]
+    for section, name, option in (
+        ("data", "limit", "limit"),
+        ("data", "validation", "validation"),
+        ("data", "fresh", "fresh"),
+        ("encoder", "rate", "rate"),
+        ("learning", "batch_size", "batch_size"),
+        ("learning", "optimizer", "optimizer"),
+        ("learning", "lr", "lr"),
+    ):
+        if options[option] is not None:
+            values.setdefault(section, {})[name] = options[option]
+    for name in ("alpha", "clamp", "kappa"):
+        if options[name] is not None:
+            values.setdefault("network", {})[name] = _numbers(name, options[name])
+    if options["data"] is not None:
+        values.setdefault("data", {})["path"] = str(options["data"].resolve())
+    for setting in options["settings"]:
+        section, name, value = _setting(setting)
+        values.setdefault(section, {})[name] = value
+    return RunConfig.from_dict(values, config)
+
+
+def _numbers(name: str, text: str) -> float | list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a number, nor numbers with commas between", param_hint=f"--{name}"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _setting(text: str) -> tuple[str, str, Any]:
+    import tomllib
+
+    place, equals, value = text.partition("=")
+    section, dot, name = place.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise click.BadParameter(f"{text!r} is not SECTION.NAME=VALUE", param_hint="--set")
+    try:
+        return section, name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, name, value.strip()
+
+
+def _new_folder(arch: str) -> Path:
+    from datetime import datetime
+
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    folder = Path("runs") / f"{stamp}-{arch}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{stamp}-{arch}-{number}"
+    return folder
+
+
+class _Stopper:
+    """Turns the first Ctrl-C into a request to stop after the running batch; the second one kills."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def requested(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        click.echo("\nStopping after this batch; Ctrl-C again to stop at once.", err=True)
+
+
+class _Printer:
+    """Shows a run on stderr: one bar for all epochs, a line an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._stack = ExitStack()
+        self._bar: tqdm[Any] | None = None
+        self._seen = 0
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def started(self, network: Network, data: RunData, epoch: int) -> None:
+        held_out = 0 if data.validation is None else len(data.validation)
+        test = 0 if data.test is None else len(data.test)
+        click.echo(
+            f"{network.architecture.text}, {counted(network.parameters)} parameters, on {data.name}: "
+            f"{len(data.train)} training, {held_out} validation, {test} test samples",
+            err=True,
+        )
+        total = self._epochs * len(data.train)
+        self._bar = self._stack.enter_context(progress(total, "training", "samples"))
+        self._bar.update(epoch * len(data.train))
+
+    def batch(self, totals: Totals) -> None:
+        assert self._bar is not None
+        self._bar.update(totals.samples - self._seen)
+        self._seen = totals.samples
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        assert self._bar is not None
+        self._seen = 0
+        accuracy = metrics["validation_accuracy"]
+        held_out = "" if accuracy is None else f"  validation {100 * accuracy:.2f} %"
+        events = " > ".join(counted(count) for count in metrics["events_per_sample"])
+        active = ", ".join(f"{100 * share:.0f} %" for share in metrics["active_share"])
+        operations = counted(sum(metrics["synaptic_operations_per_sample"]))
+        self._bar.write(
+            f"epoch {metrics['epoch']:>{len(str(self._epochs))}}/{self._epochs}  loss {metrics['loss']:.4f}  "
+            f"train {100 * metrics['train_accuracy']:.2f} %{held_out}  events {events}  SOPs {operations}  "
+            f"active {active}  {metrics['samples_per_second']:.0f} samples/s",
+            file=sys.stderr,
+        )
+
+    def warning(self, line: str) -> None:
+        assert self._bar is not None
+        kind = line.split(",", maxsplit=1)[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self._bar.write(f"Warning: {line}", file=sys.stderr)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    if result["test_accuracy"] is not None:
+        click.echo(f"test accuracy {100 * result['test_accuracy']:.2f} %")
+    if result["validation_accuracy"] is not None:
+        click.echo(
+            f"validation accuracy {100 * result['validation_accuracy']:.2f} % (epoch {result['best_epoch']})"
+        )
+    if result["synaptic_operations_per_sample"] is not None:
+        click.echo(
+            f"{counted(result['synaptic_operations_per_sample'])} synaptic operations a sample "
+            f"(dense network: {counted(result['dense_macs_per_sample'])} multiply-accumulates)"
+        )
+    if result["samples_per_second"] is not None:
+        click.echo(
+            f"{result['samples_per_second']:.0f} samples/s in {result['train_seconds']:.1f} s of training"
+        )
+    click.echo(f"run folder {result['run_folder']}")

@@ -1,0 +1,6 @@
+"""Encoders: images to events."""
+
+from evsnn.encoders.encode import Encoder
+from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+
+__all__ = ["AugmentSettings", "Encoder", "EncoderSettings"]

@@ -1,0 +1,64 @@
+"""What a result was computed on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("evsnn", "numba", "llvmlite", "numpy", "h5py")
+
+
+def package_version(name: str) -> str:
+    """Version of an installed package, ``unknown`` if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def describe_environment(threads: int) -> dict[str, Any]:
+    """Git revision, processor, system, versions and threads, as ``result.json`` stores them."""
+    return {
+        "git_revision": _git_revision(),
+        "cpu": _cpu_name(),
+        "cpus": os.cpu_count(),
+        "gpu": None,
+        "backend": "cpu",
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: package_version(name) for name in _PACKAGES},
+    }
+
+
+def _git_revision() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        try:
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()

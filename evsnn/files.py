@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from evsnn.errors import DataError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary name in the same folder, flush it to disk and rename it to ``path``.
+
+    Raises
+    ------
+    DataError
+        If any step fails; a file that was at ``path`` is then untouched.
+    """
+    temporary = path.parent / f".evsnn-{secrets.token_hex(8)}.tmp"
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a text file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,86 @@
+"""Gradients of a batch from the activities of its forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from evsnn_kernels import layout
+from evsnn_kernels.cpu import backward
+
+from evsnn.learning.settings import LearningSettings
+from evsnn.network.network import Network
+from evsnn.network.simulation import Pass
+from evsnn.parallel import Workers
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """Mean gradient of one layer over a batch: ``weight`` (n_in, n_out) and ``threshold`` (n_out,)."""
+
+    weight: Float32
+    threshold: Float32
+
+
+def backpropagate(
+    network: Network,
+    forward: Pass,
+    labels: npt.NDArray[np.uint16],
+    settings: LearningSettings,
+    workers: Workers,
+) -> tuple[npt.NDArray[np.float64], list[Gradient]]:
+    """Loss of every sample and the mean gradient of every layer (docs/model.md, S7 to S9).
+
+    Parameters
+    ----------
+    network : Network
+    forward : Pass
+        Forward pass of the batch, with the activity measure of ``settings``.
+    labels : ndarray of uint16, shape (n_samples,)
+    settings : LearningSettings
+    workers : Workers
+
+    Returns
+    -------
+    loss : ndarray of float64, shape (n_samples,)
+    gradients : list of Gradient
+        A layer each.
+    """
+    counts = forward.counts
+    error = np.empty_like(counts)
+    loss = np.empty(len(counts), np.float64)
+    is_mse = settings.loss == "mse"
+    workers.run(
+        backward.output_error,
+        len(counts),
+        labels,
+        counts,
+        forward.potential,
+        layout.LOSS_MSE if is_mse else layout.LOSS_CROSS_ENTROPY,
+        int(settings.normalise),
+        error,
+        loss,
+    )
+    if not is_mse:
+        loss = -np.log(np.maximum(loss, 1e-30))
+    gradients: list[Gradient] = []
+    for index in range(len(network.layers) - 1, -1, -1):
+        layer = network.layers[index]
+        delta, threshold_delta = layer.deltas(
+            forward.activities[index + 1],
+            error,
+            normalise=settings.normalise,
+            is_output=index == len(network.layers) - 1,
+            workers=workers,
+        )
+        inputs = forward.activities[index]
+        weight, threshold = layer.gradients(
+            inputs, delta, threshold_delta, normalise=settings.normalise, workers=workers
+        )
+        gradients.insert(0, Gradient(weight, threshold))
+        if index > 0:
+            error = layer.propagate(inputs, delta, normalise=settings.normalise, workers=workers)
+    return loss, gradients

@@ -1,0 +1,250 @@
+"""A feed-forward network of spiking layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evsnn.errors import DataError, SettingsError
+from evsnn.events.core import Events, EventSet
+from evsnn.events.file import EventSplit
+from evsnn.events.queue import Queue
+from evsnn.layers.dense import Dense
+from evsnn.network.architecture import Architecture, parse_architecture
+from evsnn.network.settings import NetworkSettings
+from evsnn.network.simulation import Pass, Simulator
+from evsnn.parallel import Workers
+from evsnn.seeds import seed_words
+
+#: Samples simulated at a time when no gradients are needed.
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What :meth:`Network.run` saw of one sample.
+
+    Parameters
+    ----------
+    spikes : list of Events
+        Output events of every layer.
+    counts : ndarray of int64, shape (n_out,)
+        Output spike counts.
+    potential : ndarray of float32, shape (n_out,)
+        Residual membrane potential of the output neurons over their threshold.
+    prediction : int
+        Most output spikes, ties by residual potential.
+    group_times : ndarray of uint32, shape (n_groups,), or None
+        Times of the input events; with ``record="membrane"``.
+    membrane : list of ndarray of float32, shape (n_groups, n), or empty
+        Membrane potential over threshold of every layer after the input events of each time, before the
+        next decay; with ``record="membrane"``.
+    """
+
+    spikes: list[Events]
+    counts: npt.NDArray[np.int64]
+    potential: npt.NDArray[np.float32]
+    prediction: int
+    group_times: npt.NDArray[np.uint32] | None = None
+    membrane: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+
+class Network:
+    """A feed-forward network: layers that turn queues of events into queues of events.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    layers : list of Dense
+        Sizes as the architecture says.
+    settings : NetworkSettings
+    seed : int
+        Seed the initial weights were drawn with.
+    """
+
+    def __init__(
+        self, architecture: Architecture, layers: Sequence[Dense], settings: NetworkSettings, seed: int
+    ) -> None:
+        sizes = (architecture.n_inputs, *architecture.sizes)
+        found = tuple((layer.n_in, layer.n_out) for layer in layers)
+        if found != tuple(pairwise(sizes)):
+            raise SettingsError(f"layers of sizes {found} do not make the architecture {architecture.text}")
+        self.architecture = architecture
+        self.layers = list(layers)
+        self.settings = settings
+        self.seed = seed
+
+    @classmethod
+    def from_architecture(
+        cls, architecture: str, *, seed: int = 0, settings: NetworkSettings | None = None
+    ) -> Network:
+        """Draw a new network.
+
+        Parameters
+        ----------
+        architecture : str
+            Such as ``784-800-10`` or ``34x34x2-800-10``.
+        seed : int
+            Seed of the initial weights.
+        settings : NetworkSettings, optional
+            Physics of the neurons; default: those of the ``default`` preset.
+
+        Raises
+        ------
+        SettingsError
+            For a wrong architecture, seed or setting.
+        """
+        parsed = parse_architecture(architecture)
+        settings = settings or NetworkSettings()
+        neurons = settings.neurons(len(parsed.sizes))
+        key = seed_words(seed)
+        sizes = (parsed.n_inputs, *parsed.sizes)
+        layers = [
+            Dense.drawn(n_in, n_out, neuron, key, index)
+            for index, (n_in, n_out, neuron) in enumerate(zip(sizes, sizes[1:], neurons, strict=False))
+        ]
+        return cls(parsed, layers, settings, seed)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of input units."""
+        return self.architecture.n_inputs
+
+    @property
+    def n_classes(self) -> int:
+        """Number of output neurons."""
+        return self.architecture.sizes[-1]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-accumulates a sample of the conventional network of the same shape."""
+        return sum(layer.dense_macs for layer in self.layers)
+
+    def __repr__(self) -> str:
+        return f"Network({self.architecture.text!r}, parameters={self.parameters})"
+
+    def check_fits(self, data: EventSet | EventSplit, where: str = "the data") -> None:
+        """Check that a data set has this network's inputs and no more classes than outputs.
+
+        Raises
+        ------
+        DataError
+            Saying both sizes.
+        """
+        channels, height, width = data.shape
+        shape = self.architecture.shape
+        flat = shape[:2] == (1, 1)
+        fits = self.n_inputs == channels * height * width if flat else shape == tuple(data.shape)
+        if not fits:
+            raise DataError(
+                f"architecture {self.architecture.text} has {self.n_inputs} inputs, {where} has "
+                f"{channels * height * width} ({height}x{width}x{channels}); "
+                f"start the architecture with {height}x{width}x{channels}"
+            )
+        if data.classes > self.n_classes:
+            raise DataError(
+                f"architecture {self.architecture.text} has {self.n_classes} outputs, {where} has "
+                f"{data.classes} classes; end the architecture with {data.classes}"
+            )
+
+    def passes(
+        self,
+        data: EventSet | EventSplit,
+        *,
+        threads: int | None = None,
+        report: Callable[[int], None] | None = None,
+    ) -> Iterator[Pass]:
+        """Simulate every sample of a data set from rest.
+
+        Parameters
+        ----------
+        data : EventSet or EventSplit
+        threads : int, optional
+            Default: all processors. The result does not depend on it.
+        report : callable, optional
+            Called with the number of samples done.
+
+        Yields
+        ------
+        Pass
+            One for each block of samples, in order.
+        """
+        self.check_fits(data)
+        with Workers(threads) as workers:
+            simulator = Simulator(self, workers)
+            for start in range(0, len(data), EVALUATION_BATCH):
+                stop = min(start + EVALUATION_BATCH, len(data))
+                part = data.load(start, stop) if isinstance(data, EventSplit) else data.part(start, stop)
+                queue = Queue(part.times, part.units, part.offsets[:-1], np.diff(part.offsets))
+                yield simulator.forward(queue, data.duration_us)
+                if report is not None:
+                    report(stop - start)
+
+    def predict(self, data: EventSet | EventSplit, *, threads: int | None = None) -> npt.NDArray[np.int64]:
+        """Class index of every sample, shape (n_samples,)."""
+        parts = [forward.predictions() for forward in self.passes(data, threads=threads)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def run(self, events: Events, *, record: str = "spikes") -> Record:
+        """Simulate one sample from rest.
+
+        Parameters
+        ----------
+        events : Events
+        record : {"spikes", "membrane"}
+            ``membrane`` also keeps every layer's membrane potential after each input time.
+
+        Raises
+        ------
+        DataError
+            If a unit is outside the network's input.
+        SettingsError
+            If ``record`` is unknown.
+        """
+        if record not in ("spikes", "membrane"):
+            raise SettingsError(f"record must be 'spikes' or 'membrane', got {record!r}")
+        if len(events) and int(events.units.max()) >= self.n_inputs:
+            raise DataError(f"unit {events.units.max()} is outside the input of {self.n_inputs} units")
+        with Workers(1) as workers:
+            simulator = Simulator(self, workers)
+            states = [layer.new_state(1) for layer in self.layers]
+            if record == "spikes":
+                edges = np.array([0, len(events)])
+            else:
+                starts = np.flatnonzero(events.times[1:] != events.times[:-1]) + 1
+                edges = np.concatenate([[0], starts, [len(events)]]) if len(events) else np.array([0])
+            spikes: list[list[tuple[Any, Any]]] = [[] for _ in self.layers]
+            membrane: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.layers]
+            for low, high in pairwise(edges):
+                queue = Queue(events.times, events.units, np.array([low]), np.array([high - low]))
+                for index, out in enumerate(simulator.advance(queue, states)):
+                    spikes[index].append(out.sample(0))
+                    membrane[index].append(states[index].potential[0].copy())
+        joined = [
+            Events(
+                np.concatenate([np.empty(0, np.uint32), *(times for times, _ in parts)]),
+                np.concatenate([np.empty(0, np.uint32), *(units for _, units in parts)]),
+            )
+            for parts in spikes
+        ]
+        counts = np.bincount(joined[-1].units, minlength=self.n_classes)
+        potential = states[-1].potential[0]
+        best = np.where(counts == counts.max(), potential, -np.inf)
+        return Record(
+            joined,
+            counts,
+            potential,
+            int(np.argmax(best)),
+            events.times[edges[:-1]] if record == "membrane" else None,
+            [np.array(rows) for rows in membrane] if record == "membrane" else [],
+        )

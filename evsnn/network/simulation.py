@@ -1,0 +1,126 @@
+"""Simulation of a batch of samples through all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from evsnn_kernels import layout
+from evsnn_kernels.cpu import activity as activity_kernels
+
+from evsnn.errors import SettingsError
+from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.layers.dense import LayerState
+from evsnn.parallel import Workers
+
+if TYPE_CHECKING:
+    from evsnn.network.network import Network
+
+Float32 = npt.NDArray[np.float32]
+_ACTIVITIES = {"counts": layout.ACTIVITY_COUNTS, "trace": layout.ACTIVITY_TRACE}
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one forward pass of a batch leaves behind.
+
+    Parameters
+    ----------
+    activities : list of ndarray of float32, shape (n_samples, n_units)
+        Activity of the input and of every layer.
+    counts : ndarray of float32, shape (n_samples, n_out)
+        Output spike counts.
+    potential : ndarray of float32, shape (n_samples, n_out)
+        Residual membrane potential of the output neurons over their threshold.
+    events : ndarray of int64, shape (n_layers + 1, n_samples)
+        Events of the input and of every layer.
+    operations : ndarray of int64, shape (n_layers, n_samples)
+        Synaptic operations of every layer.
+    """
+
+    activities: list[Float32]
+    counts: Float32
+    potential: Float32
+    events: npt.NDArray[np.int64]
+    operations: npt.NDArray[np.int64]
+
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """Class of each sample: most output spikes, ties by residual potential, then lowest index."""
+        best = self.counts == self.counts.max(axis=1, keepdims=True)
+        predictions: npt.NDArray[np.int64] = np.argmax(np.where(best, self.potential, -np.inf), axis=1)
+        return predictions
+
+
+class Simulator:
+    """Runs batches through a network; keeps the memory of its queues from batch to batch.
+
+    Parameters
+    ----------
+    network : Network
+    workers : Workers
+    activity : {"counts", "trace"}
+        Activity measure that learning uses (docs/model.md, S7).
+    """
+
+    def __init__(self, network: Network, workers: Workers, activity: str = "counts") -> None:
+        if activity not in _ACTIVITIES:
+            raise SettingsError(f"activity must be one of {', '.join(_ACTIVITIES)}, got {activity!r}")
+        self.network = network
+        self.workers = workers
+        self._activity = activity
+        self._buffers = [QueueBuffer() for _ in network.layers]
+        # Input and output traces of a layer decay with that layer's own time constant.
+        taus = [network.layers[0].neuron.tau_us] + [layer.neuron.tau_us for layer in network.layers]
+        self._decay = [layout.decay_tables(tau) for tau in taus]
+
+    def forward(self, queue: Queue, duration_us: int) -> Pass:
+        """Simulate a batch from rest.
+
+        Parameters
+        ----------
+        queue : Queue
+            Input events.
+        duration_us : int
+            End of the presentation, for traces.
+        """
+        layers = self.network.layers
+        activities = [self._measure(queue, layers[0].n_in, 0, self._activity, duration_us)]
+        events = [queue.count.copy()]
+        operations = []
+        for index, (layer, buffer) in enumerate(zip(layers, self._buffers, strict=True)):
+            state = layer.new_state(len(queue))
+            operations.append(layer.synaptic_operations(queue))
+            queue = layer.forward(queue, state, buffer, self.workers)
+            events.append(queue.count.copy())
+            activities.append(self._measure(queue, layer.n_out, index + 1, self._activity, duration_us))
+        counts = activities[-1]
+        if self._activity != "counts":
+            counts = self._measure(queue, layers[-1].n_out, len(layers), "counts", duration_us)
+        return Pass(activities, counts, state.potential, np.stack(events), np.stack(operations))
+
+    def advance(self, queue: Queue, states: Sequence[LayerState]) -> list[Queue]:
+        """Simulate a batch from given states, which are updated; return the queue of every layer."""
+        queues = []
+        for layer, state, buffer in zip(self.network.layers, states, self._buffers, strict=True):
+            queue = layer.forward(queue, state, buffer, self.workers)
+            queues.append(queue)
+        return queues
+
+    def _measure(self, queue: Queue, n: int, index: int, kind: str, duration_us: int) -> Float32:
+        result = np.empty((len(queue), n), np.float32)
+        self.workers.run(
+            activity_kernels.activity,
+            len(queue),
+            queue.times,
+            queue.units,
+            queue.start,
+            queue.count,
+            *self._decay[index],
+            _ACTIVITIES[kind],
+            duration_us,
+            result,
+        )
+        return result

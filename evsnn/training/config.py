@@ -1,0 +1,170 @@
+"""The full description of a training run, as a TOML file keeps it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+from evsnn.errors import SettingsError
+from evsnn.learning.settings import LearningSettings
+from evsnn.network.settings import NetworkSettings
+
+T = TypeVar("T")
+
+#: ``validation`` value that stands for the file's own validation split, else a sixth of the training set.
+AUTOMATIC = -1
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is learned.
+
+    Parameters
+    ----------
+    path : str
+        Event file; empty for the MNIST subset of the package.
+    limit : int
+        Use only the first samples of every split; 0 for all.
+    validation : int
+        Last samples of the training split that are held out; -1 for the file's own validation split, else
+        a sixth of the training set; 0 for none.
+    fresh : bool
+        Draw new spikes every epoch where the data set has images.
+    """
+
+    path: str = ""
+    limit: int = 0
+    validation: int = AUTOMATIC
+    fresh: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str):
+            raise SettingsError(f"data path must be text, got {self.path!r}")
+        for name, low in (("limit", 0), ("validation", AUTOMATIC)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise SettingsError(f"{name} must be a whole number of {low} or more, got {value!r}")
+        if not isinstance(self.fresh, bool):
+            raise SettingsError(f"fresh must be true or false, got {self.fresh!r}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a training run depends on, but the number of threads, which changes no result.
+
+    Parameters
+    ----------
+    arch : str
+        Architecture; empty for one hidden layer of 800 neurons between the data's inputs and classes.
+    epochs : int
+    seed : int
+        Of weights, order and spikes.
+    data : DataSettings
+    encoder : EncoderSettings
+        Of the package's MNIST subset; event files bring their own.
+    augment : AugmentSettings
+    network : NetworkSettings
+    learning : LearningSettings
+    """
+
+    arch: str = ""
+    epochs: int = 40
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    learning: LearningSettings = field(default_factory=LearningSettings)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.arch, str):
+            raise SettingsError(f"arch must be text, got {self.arch!r}")
+        for name, low, high in (("epochs", 1, 1_000_000), ("seed", 0, (1 << 63) - 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise SettingsError(f"{name} must be a whole number in {low} to {high}, got {value!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, nested by section."""
+        return asdict(self)
+
+    def to_toml(self) -> str:
+        """Return the text of ``config.toml``."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], base: RunConfig | None = None) -> RunConfig:
+        """Build a configuration from plain values laid over ``base`` (default: all defaults).
+
+        Raises
+        ------
+        SettingsError
+            Naming an unknown section or setting, or a value out of range.
+        """
+        merged = (base or cls()).to_dict()
+        for name, value in values.items():
+            if name not in merged:
+                raise SettingsError(f"unknown setting {name!r}; known are {', '.join(merged)}")
+            if isinstance(merged[name], dict):
+                if not isinstance(value, Mapping):
+                    raise SettingsError(f"[{name}] must be a section with settings, got {value!r}")
+                for key, item in value.items():
+                    if key not in merged[name]:
+                        raise SettingsError(
+                            f"unknown setting {key!r} in [{name}]; known are {', '.join(merged[name])}"
+                        )
+                    merged[name][key] = item
+            else:
+                merged[name] = value
+        sections = {
+            "data": DataSettings,
+            "encoder": EncoderSettings,
+            "augment": AugmentSettings,
+            "network": NetworkSettings,
+            "learning": LearningSettings,
+        }
+        for name, section in sections.items():
+            merged[name] = _section(name, section, merged[name])
+        return cls(**merged)
+
+    @classmethod
+    def from_toml(cls, path: Path, base: RunConfig | None = None) -> RunConfig:
+        """Read ``config.toml``.
+
+        Raises
+        ------
+        SettingsError
+            Naming the file and what is wrong in it.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not valid TOML: {error}") from error
+        try:
+            return cls.from_dict(values, base)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from error
+
+
+def _section(name: str, kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build one section; a value of the wrong type is named before any arithmetic is tried on it."""
+    defaults = kind()
+    for item in fields(kind):  # type: ignore[arg-type]
+        default = getattr(defaults, item.name)
+        value = values[item.name]
+        numeric = isinstance(default, int | float) and not isinstance(default, bool)
+        if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise SettingsError(f"[{name}] {item.name} must be a number, got {value!r}")
+        if isinstance(default, int) and not isinstance(value, int):
+            raise SettingsError(f"[{name}] {item.name} must be a whole number, got {value!r}")
+        if isinstance(default, str) and not isinstance(value, str):
+            raise SettingsError(f"[{name}] {item.name} must be text, got {value!r}")
+    return kind(**values)

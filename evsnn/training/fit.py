@@ -1,0 +1,135 @@
+"""Training from Python, and the epochs that it shares with the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from evsnn.datasets.sampling import FreshEvents, Source, StoredEvents
+from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+from evsnn.errors import DataError, SettingsError
+from evsnn.events.core import EventSet
+from evsnn.events.file import EventSplit
+from evsnn.learning.settings import LearningSettings
+from evsnn.network.network import Network
+from evsnn.parallel import Workers
+from evsnn.training.evaluation import evaluate
+from evsnn.training.trainer import Totals, Trainer
+
+
+def fit(
+    network: Network,
+    data: EventSet | EventSplit,
+    *,
+    validation: EventSet | EventSplit | None = None,
+    epochs: int = 10,
+    learning: LearningSettings | None = None,
+    augmentation: AugmentSettings | None = None,
+    fresh: bool = True,
+    seed: int = 0,
+    threads: int | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a network in place.
+
+    Parameters
+    ----------
+    network : Network
+    data : EventSet or EventSplit
+        Training samples.
+    validation : EventSet or EventSplit, optional
+        Classified after every epoch.
+    epochs : int
+        Passes over ``data``; the learning rate ends at the last.
+    learning : LearningSettings, optional
+    augmentation : AugmentSettings, optional
+        Distortion of images before fresh spikes are drawn; default: the ``default`` preset's.
+    fresh : bool
+        Draw new spikes every epoch where ``data`` has images.
+    seed : int
+        Of the order of samples and of fresh spikes.
+    threads : int, optional
+        Default: all processors. Results do not depend on it.
+    on_epoch : callable, optional
+        Called with the metrics of each epoch.
+
+    Returns
+    -------
+    list of dict
+        Metrics of every epoch, as in ``metrics.jsonl``.
+
+    Raises
+    ------
+    SettingsError, DataError
+        If a setting is wrong or the data do not fit the network.
+    """
+    if epochs < 1:
+        raise SettingsError(f"epochs must be 1 or more, got {epochs}")
+    network.check_fits(data, "the training data")
+    loaded = data.load() if isinstance(data, EventSplit) else data
+    learning = learning or LearningSettings()
+    history = []
+    with Workers(threads) as workers:
+        source = make_source(
+            loaded,
+            fresh=fresh,
+            encoder=None,
+            augmentation=augmentation or AugmentSettings(),
+            seed=seed,
+            workers=workers,
+        )
+        trainer = Trainer(network, source, learning, epochs=epochs, seed=seed, workers=workers)
+        for metrics in train_epochs(trainer, validation, epochs=epochs, threads=threads):
+            history.append(metrics)
+            if on_epoch is not None:
+                on_epoch(metrics)
+    return history
+
+
+def make_source(
+    data: EventSet,
+    *,
+    fresh: bool,
+    encoder: EncoderSettings | None,
+    augmentation: AugmentSettings,
+    seed: int,
+    workers: Workers,
+) -> Source:
+    """Return fresh events where the data have images and an encoder, else the stored ones."""
+    if len(data) == 0:
+        raise DataError("there are no training samples")
+    if fresh and data.images is not None:
+        settings = encoder or EncoderSettings.from_dict(data.encoder)
+        return FreshEvents(data, settings, augmentation, seed, workers)
+    return StoredEvents(data)
+
+
+def train_epochs(
+    trainer: Trainer,
+    validation: EventSet | EventSplit | None,
+    *,
+    epochs: int,
+    threads: int | None,
+    report: Callable[[Totals], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Train to the last epoch or until stopped, yielding the metrics of each epoch that was finished."""
+    while trainer.epoch < epochs:
+        rate = trainer.rate
+        totals = trainer.run_epoch(report=report, should_stop=should_stop)
+        if totals is None:
+            return
+        means = totals.means()
+        metrics: dict[str, Any] = {
+            "epoch": trainer.epoch,
+            "learning_rate": rate,
+            "loss": totals.loss / totals.samples,
+            "train_accuracy": means.pop("accuracy"),
+            "validation_accuracy": None,
+            **means,
+            "seconds": totals.seconds,
+            "samples_per_second": totals.samples / totals.seconds,
+        }
+        if validation is not None and len(validation):
+            metrics["validation_accuracy"] = evaluate(trainer.network, validation, threads=threads).accuracy
+        yield metrics

@@ -1,0 +1,284 @@
+"""A training run and the folder it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from evsnn import checkpoint
+from evsnn.environment import describe_environment
+from evsnn.errors import DataError, SettingsError
+from evsnn.events.core import EventSet
+from evsnn.files import append_line, write_atomically
+from evsnn.network.network import Network
+from evsnn.parallel import Workers
+from evsnn.plots import plot_curves
+from evsnn.training.config import RunConfig
+from evsnn.training.data import RunData, load_data
+from evsnn.training.evaluation import evaluate
+from evsnn.training.fit import make_source, train_epochs
+from evsnn.training.health import health_warnings
+from evsnn.training.trainer import Totals, Trainer
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.h5"
+MODEL = "model.h5"
+RESULT = "result.json"
+CURVES = "curves.png"
+_FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, RESULT, CURVES)
+
+
+class Listener(Protocol):
+    """Whoever watches a run: the command line, a notebook."""
+
+    def started(self, network: Network, data: RunData, epoch: int) -> None:
+        """Training begins, after ``epoch`` epochs done before."""
+        ...
+
+    def batch(self, totals: Totals) -> None:
+        """A batch is done."""
+        ...
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """An epoch is done."""
+        ...
+
+    def warning(self, line: str) -> None:
+        """Something deserves attention."""
+        ...
+
+
+@dataclass(eq=False)
+class _Best:
+    """The best epoch so far by validation accuracy."""
+
+    accuracy: float = -1.0
+    epoch: int = 0
+
+    def improved(self, metrics: dict[str, Any]) -> bool:
+        accuracy = metrics["validation_accuracy"]
+        if accuracy is not None and accuracy <= self.accuracy:
+            return False
+        self.accuracy = -1.0 if accuracy is None else accuracy
+        self.epoch = metrics["epoch"]
+        return True
+
+
+class Run:
+    """One run folder: training into it, and going on where it stopped.
+
+    Parameters
+    ----------
+    folder : Path
+    config : RunConfig
+    threads : int, optional
+        Default: all processors. Results do not depend on it.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, threads: int | None = None) -> None:
+        self.folder = folder
+        self.config = config
+        self._threads = threads
+        self._saved: checkpoint.Checkpoint | None = None
+
+    @classmethod
+    def create(
+        cls, folder: Path, config: RunConfig, *, threads: int | None = None, force: bool = False
+    ) -> Run:
+        """Start a new run folder.
+
+        Raises
+        ------
+        DataError
+            If the folder holds a run already and ``force`` is not given, or it cannot be written.
+        """
+        if any((folder / name).exists() for name in _FILES):
+            if not force:
+                raise DataError(
+                    f"{folder} holds a run already; pass --force to replace it, or --resume to go on"
+                )
+            for name in _FILES:
+                (folder / name).unlink(missing_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
+        run = cls(folder, config, threads)
+        run._write(CONFIG, config.to_toml())
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, *, threads: int | None = None) -> Run:
+        """Go on with a run that was stopped.
+
+        Raises
+        ------
+        DataError, SettingsError
+            If the folder holds no run that can go on.
+        """
+        if not (folder / CHECKPOINT).is_file():
+            raise DataError(f"{folder} holds no {CHECKPOINT} to resume from")
+        config = RunConfig.from_toml(folder / CONFIG)
+        run = cls(folder, config, threads)
+        run._saved = checkpoint.load(folder / CHECKPOINT)
+        stored = run._saved.info.get("config")
+        if stored != json.loads(json.dumps(config.to_dict())):
+            raise SettingsError(
+                f"{folder / CONFIG} differs from the configuration in {CHECKPOINT}; restore it"
+            )
+        return run
+
+    def train(self, listener: Listener, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
+        """Train to the end or until stopped; write every file of the folder.
+
+        Parameters
+        ----------
+        listener : Listener
+        should_stop : callable, optional
+            Asked before every batch. A run that stops writes a checkpoint from which it can go on, and is
+            judged by what it has learned.
+
+        Returns
+        -------
+        dict
+            What ``result.json`` holds.
+        """
+        config = self.config
+        data = load_data(config, self._threads)
+        arch = config.arch or default_architecture(data.train)
+        network = Network.from_architecture(arch, seed=config.seed, settings=config.network)
+        network.check_fits(data.train, data.name)
+        best = _Best()
+        with Workers(self._threads) as workers:
+            if self._saved is not None:
+                network = self._saved.network
+            trainer = self._trainer(network, data, workers)
+            if self._saved is not None:
+                self._restore(trainer, best)
+            history = self._history()[: trainer.epoch]
+            self._write(METRICS, "".join(json.dumps(line) + "\n" for line in history))
+            listener.started(network, data, trainer.epoch)
+            for metrics in train_epochs(
+                trainer,
+                data.validation,
+                epochs=config.epochs,
+                threads=workers.threads,
+                report=listener.batch,
+                should_stop=should_stop,
+            ):
+                history.append(metrics)
+                append_line(self.folder / METRICS, json.dumps(metrics))
+                if best.improved(metrics):
+                    checkpoint.save_model(self.folder / MODEL, network, {"epoch": best.epoch})
+                self._save(trainer, best)
+                listener.epoch(metrics)
+                for line in health_warnings(metrics, network.architecture.sizes):
+                    listener.warning(line)
+            interrupted = trainer.epoch < config.epochs
+            if interrupted:
+                self._save(trainer, best)
+            if not history:
+                checkpoint.save_model(self.folder / MODEL, network, {"epoch": 0})
+            return self._finish(data, history, best, workers.threads, interrupted)
+
+    def _trainer(self, network: Network, data: RunData, workers: Workers) -> Trainer:
+        config = self.config
+        source = make_source(
+            data.train,
+            fresh=config.data.fresh,
+            encoder=None if config.data.path else config.encoder,
+            augmentation=config.augment,
+            seed=config.seed,
+            workers=workers,
+        )
+        return Trainer(
+            network, source, config.learning, epochs=config.epochs, seed=config.seed, workers=workers
+        )
+
+    def _save(self, trainer: Trainer, best: _Best) -> None:
+        info = {
+            "config": self.config.to_dict(),
+            "epoch": trainer.epoch,
+            "batch": trainer.batch,
+            "step": trainer.optimiser.step_number,
+            "totals": trainer.totals.to_dict(),
+            "best_accuracy": best.accuracy,
+            "best_epoch": best.epoch,
+        }
+        state = checkpoint.Checkpoint(trainer.network, info, trainer.optimiser.state())
+        checkpoint.save(self.folder / CHECKPOINT, state)
+
+    def _restore(self, trainer: Trainer, best: _Best) -> None:
+        assert self._saved is not None
+        info = self._saved.info
+        trainer.optimiser.restore(self._saved.arrays, info["step"])
+        trainer.epoch = info["epoch"]
+        trainer.batch = info["batch"]
+        trainer.totals = Totals.from_dict(len(trainer.network.layers), info["totals"])
+        best.accuracy = info["best_accuracy"]
+        best.epoch = info["best_epoch"]
+
+    def _history(self) -> list[dict[str, Any]]:
+        path = self.folder / METRICS
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise DataError(f"{path}: a line is not JSON ({error}); remove it") from error
+
+    def _finish(
+        self, data: RunData, history: list[dict[str, Any]], best: _Best, threads: int, interrupted: bool
+    ) -> dict[str, Any]:
+        network = checkpoint.load_model(self.folder / MODEL)
+        test = None if data.test is None else evaluate(network, data.test, threads=threads)
+        measured = test.totals.means() if test is not None else (history[-1] if history else {})
+        seconds = sum(metrics["seconds"] for metrics in history)
+        operations = measured.get("synaptic_operations_per_sample")
+        result = {
+            "test_accuracy": None if test is None else test.accuracy,
+            "validation_accuracy": best.accuracy if best.accuracy >= 0 else None,
+            "epochs": len(history),
+            "best_epoch": best.epoch,
+            "interrupted": interrupted,
+            "train_seconds": seconds,
+            "samples_per_second": len(history) * len(data.train) / seconds if seconds else None,
+            "synaptic_operations_per_sample": None if operations is None else float(np.sum(operations)),
+            "dense_macs_per_sample": network.dense_macs,
+            "input_events_per_sample": _first(measured.get("events_per_sample")),
+            "spikes_per_sample": measured.get("events_per_sample", [])[1:],
+            "active_share": measured.get("active_share"),
+            "parameters": network.parameters,
+            "architecture": network.architecture.text,
+            "data": data.name,
+            "samples": {
+                "train": len(data.train),
+                "validation": 0 if data.validation is None else len(data.validation),
+                "test": 0 if data.test is None else len(data.test),
+            },
+            "environment": describe_environment(threads),
+        }
+        self._write(RESULT, json.dumps(result, indent=2) + "\n")
+        if history:
+            write_atomically(self.folder / CURVES, plot_curves(history, network.architecture.text))
+        return result
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.folder / name, text.encode())
+
+
+def _first(values: list[float] | None) -> float | None:
+    return values[0] if values else None
+
+
+def default_architecture(data: EventSet) -> str:
+    """One hidden layer of 800 neurons between the inputs and the classes of a data set."""
+    channels, height, width = data.shape
+    size = f"{height}x{width}" if channels == 1 else f"{height}x{width}x{channels}"
+    return f"{size}-800-{data.classes}"

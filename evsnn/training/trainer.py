@@ -1,0 +1,191 @@
+"""The training loop: one epoch after the other, batch by batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evsnn.datasets.sampling import Source
+from evsnn.errors import EvsnnError
+from evsnn.learning.backprop import backpropagate
+from evsnn.learning.optimiser import Optimiser
+from evsnn.learning.schedule import rate_factor
+from evsnn.learning.settings import LearningSettings
+from evsnn.network.network import Network
+from evsnn.network.simulation import Pass, Simulator
+from evsnn.parallel import Workers
+from evsnn.seeds import shuffled
+
+
+class DivergedError(EvsnnError):
+    """Training produced values that are not finite."""
+
+
+@dataclass(eq=False)
+class Totals:
+    """Sums over the samples seen so far in an epoch, or over a data set.
+
+    Parameters
+    ----------
+    n_layers : int
+    """
+
+    n_layers: int
+    samples: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    silent: int = 0
+    seconds: float = 0.0
+    events: npt.NDArray[np.int64] = field(init=False)
+    operations: npt.NDArray[np.int64] = field(init=False)
+    active: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.events = np.zeros(self.n_layers + 1, np.int64)
+        self.operations = np.zeros(self.n_layers, np.int64)
+        self.active = np.zeros(self.n_layers, np.float64)
+
+    def add(self, forward: Pass, labels: npt.NDArray[np.uint16]) -> None:
+        """Count one batch."""
+        self.samples += len(labels)
+        self.correct += int((forward.predictions() == labels).sum())
+        self.silent += int((forward.events[-1] == 0).sum())
+        self.events += forward.events.sum(axis=1)
+        self.operations += forward.operations.sum(axis=1)
+        for index, activity in enumerate(forward.activities[1:]):
+            self.active[index] += float((activity > 0).mean(axis=1).sum())
+
+    def means(self) -> dict[str, Any]:
+        """Means a sample, by the names that ``metrics.jsonl`` uses."""
+        n = max(self.samples, 1)
+        return {
+            "accuracy": self.correct / n,
+            "silent_samples": self.silent / n,
+            "events_per_sample": (self.events / n).tolist(),
+            "synaptic_operations_per_sample": (self.operations / n).tolist(),
+            "active_share": (self.active / n).tolist(),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a checkpoint inside an epoch stores them."""
+        values = {name: getattr(self, name) for name in ("samples", "loss", "correct", "silent", "seconds")}
+        return values | {name: getattr(self, name).tolist() for name in ("events", "operations", "active")}
+
+    @classmethod
+    def from_dict(cls, n_layers: int, values: dict[str, Any]) -> Totals:
+        """Restore what :meth:`to_dict` returned."""
+        totals = cls(n_layers)
+        for name, value in values.items():
+            array = getattr(totals, name)
+            setattr(totals, name, np.array(value, array.dtype) if isinstance(array, np.ndarray) else value)
+        return totals
+
+
+class Trainer:
+    """Trains a network on a source of samples; can stop and go on between any two batches.
+
+    Parameters
+    ----------
+    network : Network
+        Trained in place.
+    source : Source
+    learning : LearningSettings
+    epochs : int
+        Length of the learning-rate schedule.
+    seed : int
+        Of the order of samples.
+    workers : Workers
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        learning: LearningSettings,
+        *,
+        epochs: int,
+        seed: int,
+        workers: Workers,
+    ) -> None:
+        self.network = network
+        self.optimiser = Optimiser(network, learning, workers)
+        self.epoch = 0
+        self.batch = 0
+        self.totals = Totals(len(network.layers))
+        self._source = source
+        self._learning = learning
+        self._seed = seed
+        self._workers = workers
+        self._simulator = Simulator(network, workers, learning.activity)
+        self.batches = -(-len(source.labels) // learning.batch_size)
+        self._steps = epochs * self.batches
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        return self._learning.lr * self._rate_factor()
+
+    def _rate_factor(self) -> float:
+        return rate_factor(self._learning.schedule, self.optimiser.step_number, self._steps)
+
+    def run_epoch(
+        self,
+        *,
+        report: Callable[[Totals], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Totals | None:
+        """Train to the end of the present epoch.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called after every batch with the sums so far.
+        should_stop : callable, optional
+            Asked before every batch; if true, training stops there and can go on later.
+
+        Returns
+        -------
+        Totals or None
+            The epoch's sums; None if stopped before its end.
+
+        Raises
+        ------
+        DivergedError
+            If the loss is not finite, naming the step.
+        """
+        order = shuffled(len(self._source.labels), self._seed, self.epoch)
+        size = self._learning.batch_size
+        while self.batch < self.batches:
+            if should_stop is not None and should_stop():
+                return None
+            begin = time.perf_counter()
+            samples = order[self.batch * size : (self.batch + 1) * size]
+            self._train_batch(samples)
+            self.batch += 1
+            self.totals.seconds += time.perf_counter() - begin
+            if report is not None:
+                report(self.totals)
+        finished = self.totals
+        self.totals = Totals(len(self.network.layers))
+        self.batch = 0
+        self.epoch += 1
+        return finished
+
+    def _train_batch(self, samples: npt.NDArray[np.int64]) -> None:
+        labels = self._source.labels[samples]
+        queue = self._source.batch(samples, self.epoch)
+        forward = self._simulator.forward(queue, self._source.duration_us)
+        loss, gradients = backpropagate(self.network, forward, labels, self._learning, self._workers)
+        total = float(loss.sum())
+        if not np.isfinite(total):
+            raise DivergedError(
+                f"epoch {self.epoch + 1}, batch {self.batch + 1}: the loss is not finite; lower --lr"
+            )
+        self.optimiser.step(gradients, forward.activities, self._rate_factor())
+        self.totals.loss += total
+        self.totals.add(forward, labels)
