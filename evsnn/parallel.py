@@ -14,6 +14,9 @@ from evsnn.errors import SettingsError
 #: Ranges given to each thread, so that a thread with cheap samples takes over from one with dear ones.
 RANGES_PER_THREAD = 2
 
+#: Elementary operations below which handing a kernel to threads costs more than it saves.
+LEAST_WORK = 200_000
+
 
 def available_threads() -> int:
     """Number of processors this process may run on."""
@@ -42,9 +45,18 @@ class Workers:
         self.threads = threads or available_threads()
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
 
-    def run(self, kernel: Callable[..., Any], size: int, *arguments: Any) -> None:  # noqa: ANN401
-        """Call ``kernel(*arguments, first, last)`` so that the ranges cover 0 to ``size``."""
-        if self._pool is None or size < 2:
+    def run(
+        self,
+        kernel: Callable[..., Any],
+        size: int,
+        *arguments: Any,  # noqa: ANN401
+        work: int = LEAST_WORK,
+    ) -> None:
+        """Call ``kernel(*arguments, first, last)`` so that the ranges cover 0 to ``size``.
+
+        ``work`` is a rough number of elementary operations; little work is not spread over threads.
+        """
+        if self._pool is None or size < 2 or work < LEAST_WORK:
             kernel(*arguments, 0, size)
             return
         parts = min(size, self.threads * RANGES_PER_THREAD)

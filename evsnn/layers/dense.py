@@ -102,7 +102,7 @@ class Dense:
         if workers is None:
             optimiser.divide_by_threshold(*arguments, 0, self.n_in)
         else:
-            workers.run(optimiser.divide_by_threshold, self.n_in, *arguments)
+            workers.run(optimiser.divide_by_threshold, self.n_in, *arguments, work=self.weight.size)
 
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest."""
@@ -180,13 +180,23 @@ class Dense:
             error,
             delta,
             threshold_delta,
+            work=error.size,
         )
         return delta, threshold_delta
 
     def propagate(self, activity: Float32, delta: Float32, *, normalise: bool, workers: Workers) -> Float32:
         """Error of the layer's inputs, shape (n_samples, n_in), from ``delta`` (S8)."""
         error = np.empty_like(activity)
-        workers.run(backward.propagate, len(error), activity, self.weight, int(normalise), delta, error)
+        workers.run(
+            backward.propagate,
+            len(error),
+            activity,
+            self.weight,
+            int(normalise),
+            delta,
+            error,
+            work=error.size * self.n_out // 4,
+        )
         return error
 
     def gradients(
@@ -212,10 +222,30 @@ class Dense:
         weight_gradient = np.empty_like(self.weight)
         threshold_gradient = np.empty_like(self.threshold)
         workers.run(
-            gradient.gradient_scales, n, activity, self.n_out, int(normalise), weight_scale, threshold_scale
+            gradient.gradient_scales,
+            n,
+            activity,
+            self.n_out,
+            int(normalise),
+            weight_scale,
+            threshold_scale,
+            work=activity.size,
         )
-        workers.run(gradient.weight_gradient, self.n_in, activity, delta, weight_scale, weight_gradient)
         workers.run(
-            gradient.threshold_gradient, self.n_out, threshold_delta, threshold_scale, threshold_gradient
+            gradient.weight_gradient,
+            self.n_in,
+            activity,
+            delta,
+            weight_scale,
+            weight_gradient,
+            work=self.weight.size * n // 4,
+        )
+        workers.run(
+            gradient.threshold_gradient,
+            self.n_out,
+            threshold_delta,
+            threshold_scale,
+            threshold_gradient,
+            work=threshold_delta.size,
         )
         return weight_gradient, threshold_gradient

@@ -63,6 +63,7 @@ def backpropagate(
         int(settings.normalise),
         error,
         loss,
+        work=10 * counts.size,
     )
     if not is_mse:
         loss = -np.log(np.maximum(loss, 1e-30))

@@ -74,33 +74,40 @@ class Optimiser:
                     settings.norm_strength,
                     settings.norm_steepness,
                     gradient.weight,
+                    work=layer.weight.size,
                 )
             keep = 1.0 - rate * settings.weight_decay
             self._update(gradient.weight, rate, keep, self._weight_moments[index], layer.weight)
             if settings.max_norm > 0:
                 norms = self._norms(layer)
                 self._workers.run(
-                    regulariser.limit_norms, layer.n_out, norms, settings.max_norm, layer.weight
+                    regulariser.limit_norms,
+                    layer.n_out,
+                    norms,
+                    settings.max_norm,
+                    layer.weight,
+                    work=layer.weight.size,
                 )
             if settings.threshold_lr > 0:
                 threshold = layer.threshold.reshape(1, -1)
                 moments = self._threshold_moments[index]
                 row = gradient.threshold.reshape(1, -1)
                 self._update(row, rate * settings.threshold_lr, 1.0, moments, threshold)
-            # Also with rate 0, where it only holds the thresholds above their floor.
-            self._workers.run(
-                regulariser.balance_thresholds,
-                layer.n_out,
-                activities[index + 1],
-                np.float32(settings.threshold_balance * rate_factor),
-                self._floors[index],
-                layer.threshold,
-            )
+            if settings.threshold_balance > 0:
+                self._workers.run(
+                    regulariser.balance_thresholds,
+                    layer.n_out,
+                    activities[index + 1],
+                    np.float32(settings.threshold_balance * rate_factor),
+                    layer.threshold,
+                    work=0,  # every range would count the whole batch again
+                )
+            np.maximum(layer.threshold, self._floors[index], out=layer.threshold)
             layer.refresh(self._workers)
 
     def _norms(self, layer: Dense) -> npt.NDArray[np.float64]:
         norms = np.empty(layer.n_out, np.float64)
-        self._workers.run(regulariser.squared_norms, layer.n_out, layer.weight, norms)
+        self._workers.run(regulariser.squared_norms, layer.n_out, layer.weight, norms, work=layer.weight.size)
         return norms
 
     def _update(
@@ -117,6 +124,7 @@ class Optimiser:
                 np.float32(settings.momentum),
                 *moments,
                 value,
+                work=value.size,
             )
             return
         self._workers.run(
@@ -132,6 +140,7 @@ class Optimiser:
             np.float32(settings.epsilon),
             *moments,
             value,
+            work=value.size,
         )
 
     def state(self) -> dict[str, Float32]:

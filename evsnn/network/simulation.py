@@ -122,5 +122,6 @@ class Simulator:
             _ACTIVITIES[kind],
             duration_us,
             result,
+            work=result.size,
         )
         return result

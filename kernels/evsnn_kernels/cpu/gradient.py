@@ -42,10 +42,9 @@ def gradient_scales(
         out_weight_scale[s] = share
         out_threshold_scale[s] = share
         if normalise != 0:
-            active = 0
+            active = np.int32(0)
             for k in range(n_in):
-                if activity[s, k] > np.float32(0.0):
-                    active += 1
+                active = np.int32(active + (np.int32(1) if activity[s, k] > np.float32(0.0) else np.int32(0)))
             ratio = np.float32(n_out) / np.float32(max(active, 1))
             out_weight_scale[s] = share * np.float32(math.sqrt(ratio))
             out_threshold_scale[s] = share * np.float32(math.sqrt(ratio / np.float32(n_in)))
@@ -84,7 +83,8 @@ def threshold_gradient(
 ) -> None:
     """out_gradient[i] = sum_s scale[s] threshold_delta[s, i] for neurons i in first:last."""
     for i in range(first, last):
-        total = np.float32(0.0)
-        for s in range(threshold_delta.shape[0]):
-            total += scale[s] * threshold_delta[s, i]
-        out_gradient[i] = total
+        out_gradient[i] = np.float32(0.0)
+    for s in range(threshold_delta.shape[0]):
+        factor = scale[s]
+        for i in range(first, last):
+            out_gradient[i] += factor * threshold_delta[s, i]

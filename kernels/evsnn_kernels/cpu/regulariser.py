@@ -53,18 +53,14 @@ def limit_norms(norms: F64, largest: Scalar, weight: F32, first: Scalar, last: S
 
 
 @cpu_kernel
-def balance_thresholds(
-    activity: F32, rate: Scalar, floor: F32, threshold: F32, first: Scalar, last: Scalar
-) -> None:
-    """Raise the thresholds of neurons that fired, lower all: mean over the batch, held above ``floor``.
+def balance_thresholds(activity: F32, rate: Scalar, threshold: F32, first: Scalar, last: Scalar) -> None:
+    """Raise the thresholds of neurons that fired, lower all: mean over the batch.
 
     Parameters
     ----------
     activity : float32 (n_samples, n)
     rate : float32
         rho; a neuron that fired gains rho n, then all lose rho times the number that fired.
-    floor : float32 (n,)
-        Lowest threshold allowed.
     threshold : float32 (n,)
         Updated.
     """
@@ -80,4 +76,4 @@ def balance_thresholds(
             if activity[s, i] > np.float32(0.0):
                 fired += 1
         change = np.float32(np.int64(n) * fired - fired_total) / np.float32(n_samples)
-        threshold[i] = max(threshold[i] + rate * change, floor[i])
+        threshold[i] = threshold[i] + rate * change
