@@ -1,0 +1,84 @@
+"""Where a training loop takes its batches from: stored events, or events drawn anew from images."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from evsnn.encoders.encode import Encoder
+from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+from evsnn.errors import SettingsError
+from evsnn.events.core import EventSet
+from evsnn.events.queue import Queue
+from evsnn.parallel import Workers
+
+
+class Source(Protocol):
+    """Labelled samples that can be asked for in any order."""
+
+    labels: npt.NDArray[np.uint16]
+    duration_us: int
+
+    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+        """Events of some samples in one epoch; valid until the next call."""
+        ...
+
+
+class StoredEvents:
+    """Batches of the events of a set, the same in every epoch; nothing is copied.
+
+    Parameters
+    ----------
+    data : EventSet
+    """
+
+    def __init__(self, data: EventSet) -> None:
+        self.labels = data.labels
+        self.duration_us = data.duration_us
+        self._data = data
+        self._counts = np.diff(data.offsets)
+
+    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+        """Events of some samples."""
+        data = self._data
+        return Queue(data.times, data.units, data.offsets[samples], self._counts[samples])
+
+
+class FreshEvents:
+    """Batches of events drawn from the images of a set, anew in every epoch.
+
+    Parameters
+    ----------
+    data : EventSet
+        With images.
+    encoder : EncoderSettings
+    augmentation : AugmentSettings
+    seed : int
+    workers : Workers
+
+    Raises
+    ------
+    SettingsError
+        If the set has no images.
+    """
+
+    def __init__(
+        self,
+        data: EventSet,
+        encoder: EncoderSettings,
+        augmentation: AugmentSettings,
+        seed: int,
+        workers: Workers,
+    ) -> None:
+        if data.images is None:
+            raise SettingsError("fresh spikes need images, and this data set has none; train with fresh off")
+        self.labels = data.labels
+        self.duration_us = encoder.duration_us
+        self._images = data.images
+        self._encoder = Encoder(encoder, seed, workers, augmentation)
+
+    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+        """Draw the events of some samples for one epoch."""
+        return self._encoder.draw(self._images, samples, epoch)
