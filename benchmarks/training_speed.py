@@ -69,9 +69,7 @@ class Step:
         stamps.append(time.perf_counter())
         forward = self.simulator.forward(queue, self.duration_us)
         stamps.append(time.perf_counter())
-        _, gradients = backpropagate(
-            self.network, forward, self.labels[samples], self.learning, self.workers
-        )
+        _, gradients = backpropagate(self.network, forward, self.labels[samples], self.learning, self.workers)
         stamps.append(time.perf_counter())
         self.optimiser.step(gradients, forward.activities, 0.5)
         stamps.append(time.perf_counter())
@@ -150,9 +148,7 @@ def main(rate, batch, steps, repeats, warm_steps, out):
         results.append(result)
         click.echo(json.dumps(result))
     if len(results) > 1:
-        gains = [
-            float(a.sum() / b.sum()) for a, b in zip(parts[counts[0]], parts[counts[-1]], strict=True)
-        ]
+        gains = [float(a.sum() / b.sum()) for a, b in zip(parts[counts[0]], parts[counts[-1]], strict=True)]
         click.echo(f"{counts[-1]} threads against 1: {statistics.median(gains):.2f} times as fast")
     if out is not None:
         environment = describe_environment(counts[-1])

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evsnn import hdf5 as hdf5_module
 from evsnn.errors import DataError, EvsnnError, SettingsError
 from evsnn.events import EventFile, EventSplit, EventWriter, open_events
 from evsnn.events import file as file_module
+from evsnn.events import writer as writer_module
 
 SHAPE = (1, 2, 3)
 SETTINGS = {"shape": SHAPE, "duration_us": 1000, "classes": 4}
@@ -184,8 +186,8 @@ def test_round_trip_of_anything(tmp_path, samples, data):
         EventWriter(path, **SETTINGS, force=True) as writer,
     ):
         # Small chunks, so that a few events fill several.
-        patch.setattr(file_module, "_EVENT_CHUNK", 4)
-        patch.setattr(file_module, "_SAMPLE_CHUNK", 2)
+        patch.setattr(writer_module, "_EVENT_CHUNK", 4)
+        patch.setattr(writer_module, "_SAMPLE_CHUNK", 2)
         writer.begin_split("train")
         for some, numbers in ((samples[:cut], labels[:cut]), (samples[cut:], labels[cut:])):
             flat = [event for sample in some for event in sample]
@@ -322,7 +324,7 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="it is a folder"):
         EventWriter(tmp_path, **SETTINGS, force=True)
     monkeypatch.setattr(
-        file_module.io, "FileIO", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+        hdf5_module.io, "FileIO", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
     )
     with (
         pytest.raises(DataError, match=r"cannot write .*a\.h5: Permission denied$"),
@@ -507,8 +509,8 @@ class Broken:
 @pytest.mark.parametrize("after", [0, 1, 3, 8])
 def test_any_step_may_fail(tmp_path, monkeypatch, method, after, error):
     path = tmp_path / "a.h5"
-    real = file_module.io.FileIO
-    monkeypatch.setattr(file_module.io, "FileIO", lambda *args: Broken(real(*args), method, after, error))
+    real = hdf5_module.io.FileIO
+    monkeypatch.setattr(hdf5_module.io, "FileIO", lambda *args: Broken(real(*args), method, after, error))
     before = open_in_hdf5()
     message = None
     try:
@@ -526,10 +528,10 @@ def test_any_step_may_fail(tmp_path, monkeypatch, method, after, error):
 
 def test_what_was_written_after_a_failure_can_be_read_back(tmp_path, monkeypatch):
     """HDF5 reads its own structures back while it closes, and must find them."""
-    real = file_module.io.FileIO
+    real = hdf5_module.io.FileIO
     error = OSError(28, "No space left on device")
-    monkeypatch.setattr(file_module.io, "FileIO", lambda *args: Broken(real(*args), "write", 1, error))
-    with file_module._Sink(tmp_path / "sink") as sink:
+    monkeypatch.setattr(hdf5_module.io, "FileIO", lambda *args: Broken(real(*args), "write", 1, error))
+    with hdf5_module.Sink(tmp_path / "sink") as sink:
         for place, data in ((0, b"abcdef"), (4, b"EFGH"), (20, b"xyz"), (1, b"BC")):
             sink.seek(place)
             assert sink.write(data) == len(data)
@@ -543,9 +545,9 @@ def test_what_was_written_after_a_failure_can_be_read_back(tmp_path, monkeypatch
 
 
 def test_an_interrupt_inside_hdf5_is_passed_on(tmp_path, monkeypatch):
-    real = file_module.io.FileIO
+    real = hdf5_module.io.FileIO
     monkeypatch.setattr(
-        file_module.io, "FileIO", lambda *args: Broken(real(*args), "write", 3, KeyboardInterrupt())
+        hdf5_module.io, "FileIO", lambda *args: Broken(real(*args), "write", 3, KeyboardInterrupt())
     )
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "a.h5")
@@ -556,7 +558,9 @@ def test_an_old_file_survives_a_failed_rename(tmp_path, monkeypatch):
     path = tmp_path / "old.h5"
     path.write_bytes(b"precious")
     monkeypatch.setattr(
-        file_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link"))
+        writer_module.os,
+        "replace",
+        lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")),
     )
     with pytest.raises(DataError, match=r"cannot write .*old\.h5: Invalid cross-device link"):
         write(path, force=True)
@@ -765,7 +769,7 @@ def test_claims_of_sizes_the_file_cannot_hold(good, tmp_path):
 
 
 def test_values_beyond_what_compression_can_do(good, monkeypatch):
-    monkeypatch.setattr(file_module, "_MAX_DEFLATE_RATIO", 0)
+    monkeypatch.setattr(hdf5_module, "_MAX_DEFLATE_RATIO", 0)
     assert "claims 5 values, more than the file can hold" in refused(good)
 
 

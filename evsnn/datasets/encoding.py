@@ -13,8 +13,8 @@ from evsnn.encoders.encode import Encoder
 from evsnn.encoders.settings import EncoderSettings
 from evsnn.errors import SettingsError
 from evsnn.events.core import EventSet
-from evsnn.events.file import EventWriter
 from evsnn.events.queue import Queue
+from evsnn.events.writer import EventWriter
 from evsnn.parallel import Workers
 
 #: Images encoded at a time: what bounds the memory of a conversion.

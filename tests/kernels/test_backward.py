@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from reference.surrogate import (
     surrogate_forward,
 )
 
-from evsnn.layers import Dense, NeuronSettings
+from evsnn.layers import Dense
 from evsnn.learning import LearningSettings, backpropagate
 from evsnn.network import Network, NetworkSettings, Pass, parse_architecture
 from evsnn.parallel import Workers
@@ -30,9 +31,7 @@ class Case:
     def __init__(self, seed, sizes=(7, 9, 6, 4), batch=5, sigma=0.5, kappa=-0.4, silent=0.3):
         rng = np.random.default_rng(seed)
         self.sizes, self.batch, self.sigma, self.kappa = sizes, batch, sigma, kappa
-        self.weights = [
-            rng.normal(0.15, 0.6, pair).astype(np.float32) for pair in zip(sizes, sizes[1:], strict=False)
-        ]
+        self.weights = [rng.normal(0.15, 0.6, pair).astype(np.float32) for pair in itertools.pairwise(sizes)]
         self.thresholds = [rng.uniform(0.5, 2.0, n).astype(np.float32) for n in sizes[1:]]
         self.thresholds[-1] *= 10  # keeps the softmax away from certainty
         self.x = rng.integers(0, 5, (batch, sizes[0])).astype(np.float64)
@@ -62,9 +61,7 @@ class Case:
         physics = NetworkSettings(alpha=1.0, kappa=self.kappa, sigma=self.sigma)
         layers = [
             Dense(w, t, n)
-            for w, t, n in zip(
-                self.weights, self.thresholds, physics.neurons(len(self.weights)), strict=True
-            )
+            for w, t, n in zip(self.weights, self.thresholds, physics.neurons(len(self.weights)), strict=True)
         ]
         return Network(parsed, layers, physics, 0)
 
@@ -121,7 +118,9 @@ def test_without_normalisation_the_gradient_is_the_derivative_of_the_surrogate(s
             (found[layer].weight, numerical_gradient(by_weight, weights[layer])),
             (found[layer].threshold, numerical_gradient(by_threshold, thresholds[layer])),
         ):
-            np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-3 * max(np.abs(expected).max(), 1e-4))
+            np.testing.assert_allclose(
+                got, expected, rtol=2e-3, atol=2e-3 * max(np.abs(expected).max(), 1e-4)
+            )
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -163,7 +162,9 @@ def test_gradients_equal_the_plain_recursion(normalise, loss, lateral):
                 (gradient.weight, expected_w[layer]),
                 (gradient.threshold, expected_t[layer]),
             ):
-                np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max() + 1e-9)
+                np.testing.assert_allclose(
+                    got, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max() + 1e-9
+                )
 
 
 @pytest.mark.parametrize("normalise", [True, False])

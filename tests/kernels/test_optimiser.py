@@ -114,7 +114,11 @@ def test_sgd_with_momentum():
                 weight_decay=0.1,
             )
             thresholds[i], velocities[i][1] = sgd_step(
-                thresholds[i], gradients[i].threshold, velocities[i][1], learning_rate=0.5 * rate, momentum=0.8
+                thresholds[i],
+                gradients[i].threshold,
+                velocities[i][1],
+                learning_rate=0.5 * rate,
+                momentum=0.8,
             )
             thresholds[i] = np.maximum(thresholds[i], floors[i])
     assert_close(net, weights, thresholds)
@@ -158,7 +162,7 @@ def test_moments_never_become_denormal():
 
 
 def test_state_survives_and_refuses_another_shape():
-    net, optimiser = trained()
+    _net, optimiser = trained()
     with Workers(1) as workers:
         other = Optimiser(network(), LearningSettings(), workers)
         other.restore(optimiser.state(), optimiser.step_number)

@@ -45,7 +45,7 @@ def gradient_scales(
             active = np.int32(0)
             for k in range(n_in):
                 active = np.int32(active + (np.int32(1) if activity[s, k] > np.float32(0.0) else np.int32(0)))
-            ratio = np.float32(n_out) / np.float32(max(active, 1))
+            ratio = np.float32(n_out) / np.float32(active if active > 0 else 1)
             out_weight_scale[s] = share * np.float32(math.sqrt(ratio))
             out_threshold_scale[s] = share * np.float32(math.sqrt(ratio / np.float32(n_in)))
 
