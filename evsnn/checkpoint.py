@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from evsnn.errors import DataError, EvsnnError
+from evsnn.errors import DataError
 from evsnn.files import write_atomically
+from evsnn.hdf5 import decoded, fixed_text, open_dataset, readable_size, reading
 from evsnn.layers.dense import Dense
 from evsnn.network.architecture import parse_architecture
 from evsnn.network.network import Network
@@ -22,6 +24,7 @@ from evsnn.network.settings import NetworkSettings
 
 FORMAT = "evsnn-model"
 VERSION = 1
+_CHUNK_BYTES = 1 << 22
 
 Float32 = npt.NDArray[np.float32]
 
@@ -44,7 +47,7 @@ class Checkpoint:
     arrays: Mapping[str, Float32] = field(default_factory=dict)
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint, atomically.
 
     Raises
@@ -52,29 +55,32 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     DataError
         If the file cannot be written; an older one is then untouched.
     """
-    image = io.BytesIO()
     network = checkpoint.network
+    arrays = dict(checkpoint.arrays)
+    for index, layer in enumerate(network.layers):
+        arrays[f"layer{index}/weight"] = layer.weight
+        arrays[f"layer{index}/threshold"] = layer.threshold
+    # Built in memory: HDF5 does not survive a disk that fills up under it.
+    image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["version"] = VERSION
-        file.attrs["architecture"] = network.architecture.text
-        file.attrs["settings"] = json.dumps(asdict(network.settings))
+        file.attrs["format"] = fixed_text(FORMAT)
+        file.attrs["version"] = np.int64(VERSION)
+        file.attrs["architecture"] = fixed_text(network.architecture.text)
+        file.attrs["settings"] = fixed_text(json.dumps(asdict(network.settings)))
         file.attrs["seed"] = np.uint64(network.seed)
-        file.attrs["info"] = json.dumps(checkpoint.info)
-        for index, layer in enumerate(network.layers):
-            _store(file, f"layers/{index}/weight", layer.weight)
-            _store(file, f"layers/{index}/threshold", layer.threshold)
-        for name, array in checkpoint.arrays.items():
-            _store(file, f"optimiser/{name}", array)
-    write_atomically(path, image.getvalue())
+        file.attrs["info"] = fixed_text(json.dumps(checkpoint.info))
+        file.attrs["arrays"] = fixed_text(json.dumps(sorted(arrays)))
+        for name, array in arrays.items():
+            _store(file, name, array)
+    write_atomically(Path(path), image.getvalue())
 
 
-def save_model(path: Path, network: Network, info: Mapping[str, Any] | None = None) -> None:
+def save_model(path: str | os.PathLike[str], network: Network, info: Mapping[str, Any] | None = None) -> None:
     """Write a network without training state; errors as :func:`save`."""
     save(path, Checkpoint(network, info or {}))
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a model or checkpoint.
 
     Raises
@@ -82,64 +88,65 @@ def load(path: Path) -> Checkpoint:
     DataError
         One line saying what is wrong with the file.
     """
-    if not path.is_file():
+    path = Path(path)
+    if not path.exists():
         raise DataError(f"{path}: no such file; a model is the model.h5 of a run folder")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path)
-    except EvsnnError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path}: not an intact evsnn model ({reason})") from error
+    size = readable_size(path)
+    with reading(str(path), "the model"):
+        if not h5py.is_hdf5(path):
+            raise DataError(
+                f"{path}: not an evsnn model, not even HDF5; a model is the model.h5 of a run folder"
+            )
+        with h5py.File(path, "r", locking=False) as file:
+            return _read(file, path, size)
 
 
-def load_model(path: Path) -> Network:
+def load_model(path: str | os.PathLike[str]) -> Network:
     """Read a network; errors as :func:`load`."""
     return load(path).network
 
 
 def _store(file: h5py.File, name: str, array: Float32) -> None:
-    file.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
+    rows = max(1, _CHUNK_BYTES // max(array.nbytes // len(array), 1))
+    chunks = (min(rows, len(array)), *array.shape[1:])
+    file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
 
 
-def _read(file: h5py.File, path: Path) -> Checkpoint:
-    if file.attrs.get("format") != FORMAT:
+def _read(file: h5py.File, path: Path, size: int) -> Checkpoint:
+    attributes = file.attrs
+    if decoded(attributes.get("format")) != FORMAT:
         raise DataError(f"{path}: not an evsnn model; a model is the model.h5 of a run folder")
-    if int(file.attrs["version"]) != VERSION:
-        raise DataError(f"{path}: model version {file.attrs['version']}, this evsnn reads version {VERSION}")
-    architecture = parse_architecture(str(file.attrs["architecture"]))
-    settings = NetworkSettings(**json.loads(file.attrs["settings"]))
-    neurons = settings.neurons(len(architecture.sizes))
-    sizes = (architecture.n_inputs, *architecture.sizes)
+    if int(attributes["version"]) != VERSION:
+        raise DataError(f"{path}: model version {attributes['version']}, this evsnn reads version {VERSION}")
+    architecture = parse_architecture(decoded(attributes["architecture"]))
+    settings = NetworkSettings(**json.loads(decoded(attributes["settings"])))
+    arrays = {name: _array(file, name, path, size) for name in json.loads(decoded(attributes["arrays"]))}
     layers = []
-    for index, neuron in enumerate(neurons):
-        weight = _array(file, f"layers/{index}/weight", path, (sizes[index], sizes[index + 1]))
-        threshold = _array(file, f"layers/{index}/threshold", path, (sizes[index + 1],))
+    sizes = (architecture.n_inputs, *architecture.sizes)
+    for index, neuron in enumerate(settings.neurons(len(architecture.sizes))):
+        weight = _expect(arrays, f"layer{index}/weight", (sizes[index], sizes[index + 1]), path)
+        threshold = _expect(arrays, f"layer{index}/threshold", (sizes[index + 1],), path)
         if not (threshold > 0).all():
-            raise DataError(f"{path}: layer {index} has a threshold that is not positive")
+            raise DataError(f"{path}: layer {index + 1} has a threshold that is not positive")
         layers.append(Dense(weight, threshold, neuron))
-    network = Network(architecture, layers, settings, int(file.attrs["seed"]))
-    arrays: dict[str, Float32] = {}
-
-    def collect(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = _array(file, f"optimiser/{name}", path)
-
-    if "optimiser" in file:
-        file["optimiser"].visititems(collect)
-    return Checkpoint(network, json.loads(file.attrs["info"]), arrays)
+    network = Network(architecture, layers, settings, int(attributes["seed"]))
+    return Checkpoint(network, json.loads(decoded(attributes["info"])), arrays)
 
 
-def _array(file: h5py.File, name: str, path: Path, shape: tuple[int, ...] | None = None) -> Float32:
-    item = file.get(name)
-    if not isinstance(item, h5py.Dataset):
+def _expect(arrays: dict[str, Float32], name: str, shape: tuple[int, ...], path: Path) -> Float32:
+    array = arrays.pop(name, None)
+    if array is None or array.shape != shape:
+        found = "is missing" if array is None else f"has shape {array.shape}"
+        raise DataError(f"{path}: {name} {found}, the architecture needs {shape}")
+    return array
+
+
+def _array(file: h5py.File, name: str, path: Path, size: int) -> Float32:
+    group, _, leaf = str(name).rpartition("/")
+    if group not in file or not isinstance(file.get(group, getlink=True), h5py.HardLink):
         raise DataError(f"{path}: {name} is missing")
-    if item.dtype != np.float32 or (shape is not None and item.shape != shape):
-        raise DataError(
-            f"{path}: {name} is {item.dtype} {item.shape}, the architecture needs float32 {shape}"
-        )
-    array: Float32 = item[()]
+    ndim = 1 if leaf == "threshold" else 2
+    array: Float32 = open_dataset(file[group], leaf, (np.float32, ndim), str(path), size)[()]
     if not np.isfinite(array).all():
         raise DataError(f"{path}: {name} holds values that are not finite")
     return array

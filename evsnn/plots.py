@@ -43,7 +43,8 @@ def plot_curves(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
         name = "input" if index == 0 else f"layer {index}"
         counts = [line["events_per_sample"][index] for line in history]
         spikes.plot(epochs, counts, marker=".", label=name)
-    spikes.set(xlabel="epoch", ylabel="events a sample", yscale="symlog")
+    lowest = min(min(line["events_per_sample"]) for line in history)
+    spikes.set(xlabel="epoch", ylabel="events a sample", yscale="log" if lowest > 0 else "linear")
     spikes.legend()
     for axes in (loss, error, spikes):
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -65,7 +65,7 @@ class LearningSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 0.3
+    weight_decay: float = 0.1
     norm_strength: float = 0.0
     norm_steepness: float = 10.0
     max_norm: float = 0.0

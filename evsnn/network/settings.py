@@ -25,7 +25,7 @@ class NetworkSettings:
     refractory_ms: PerLayer = 0.0
     kappa: PerLayer = 0.0
     sigma: PerLayer = 0.0
-    clamp: PerLayer = 1.0
+    clamp: PerLayer = 8.0
     alpha: PerLayer = (16.0, 15.0)
 
     def __post_init__(self) -> None:
