@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ class Source(Protocol):
     duration_us: int
 
     def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
-        """Events of some samples in one epoch; valid until the next call."""
+        """Events of some samples in one epoch; valid until the call after the next."""
         ...
 
 
@@ -77,8 +78,9 @@ class FreshEvents:
         self.labels = data.labels
         self.duration_us = encoder.duration_us
         self._images = data.images
-        self._encoder = Encoder(encoder, seed, workers, augmentation)
+        # Each encoder has one queue: two of them let the next batch be drawn while one is learned.
+        self._encoders = cycle([Encoder(encoder, seed, workers, augmentation) for _ in range(2)])
 
     def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
         """Draw the events of some samples for one epoch."""
-        return self._encoder.draw(self._images, samples, epoch)
+        return next(self._encoders).draw(self._images, samples, epoch)

@@ -24,12 +24,27 @@ class LayerState:
     potential: Float32
     last_update: npt.NDArray[np.int64]
     last_spike: npt.NDArray[np.int64]
+    at_rest: bool = True
 
     def rest(self) -> None:
         """Return to rest: potential 0 at time 0, no spike yet."""
         self.potential[:] = 0.0
         self.last_update[:] = 0
         self.last_spike[:] = layout.NEVER
+        self.at_rest = True
+
+    def copy(self) -> LayerState:
+        """Return an independent copy."""
+        return LayerState(
+            self.potential.copy(), self.last_update.copy(), self.last_spike.copy(), self.at_rest
+        )
+
+    def restore(self, other: LayerState) -> None:
+        """Take over another state of the same shape."""
+        self.potential[:] = other.potential
+        self.last_update[:] = other.last_update
+        self.last_spike[:] = other.last_spike
+        self.at_rest = other.at_rest
 
 
 class Dense:
@@ -115,7 +130,7 @@ class Dense:
 
     def forward(self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers) -> Queue:
         """Simulate a batch from its present state; return the output events (valid until the next call)."""
-        before = LayerState(state.potential.copy(), state.last_update.copy(), state.last_spike.copy())
+        before = None if state.at_rest else state.copy()
 
         def produce(
             times: npt.NDArray[np.uint32],
@@ -123,9 +138,11 @@ class Dense:
             slot: npt.NDArray[np.int64],
             count: npt.NDArray[np.int64],
         ) -> None:
-            state.potential[:] = before.potential
-            state.last_update[:] = before.last_update
-            state.last_spike[:] = before.last_spike
+            if before is not None:
+                state.restore(before)
+            elif not state.at_rest:
+                state.rest()
+            state.at_rest = False
             workers.run(
                 dense.forward,
                 len(queue),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 
 from evsnn.datasets.sampling import Source
 from evsnn.errors import EvsnnError
+from evsnn.events.queue import Queue
 from evsnn.learning.backprop import backpropagate
 from evsnn.learning.optimiser import Optimiser
 from evsnn.learning.schedule import rate_factor
@@ -58,7 +61,7 @@ class Totals:
         self.events += forward.events.sum(axis=1)
         self.operations += forward.operations.sum(axis=1)
         for index, activity in enumerate(forward.activities[1:]):
-            self.active[index] += float((activity > 0).mean(axis=1).sum())
+            self.active[index] += np.count_nonzero(activity) / activity.shape[1]
 
     def means(self) -> dict[str, Any]:
         """Means a sample, by the names that ``metrics.jsonl`` uses."""
@@ -127,8 +130,9 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the next step."""
-        return self._learning.lr * self._rate_factor()
+        """Learning rate of the first step of the present epoch."""
+        first = self.epoch * self.batches
+        return self._learning.lr * rate_factor(self._learning.schedule, first, self._steps)
 
     def _rate_factor(self) -> float:
         return rate_factor(self._learning.schedule, self.optimiser.step_number, self._steps)
@@ -160,25 +164,43 @@ class Trainer:
         """
         order = shuffled(len(self._source.labels), self._seed, self.epoch)
         size = self._learning.batch_size
-        while self.batch < self.batches:
-            if should_stop is not None and should_stop():
-                return None
-            begin = time.perf_counter()
-            samples = order[self.batch * size : (self.batch + 1) * size]
-            self._train_batch(samples)
-            self.batch += 1
-            self.totals.seconds += time.perf_counter() - begin
-            if report is not None:
-                report(self.totals)
+        batches = [order[low : low + size] for low in range(self.batch * size, len(order), size)]
+        begin = time.perf_counter()
+        with contextlib.closing(self._queues(batches)) as queues:
+            for samples, queue in zip(batches, queues, strict=True):
+                if should_stop is not None and should_stop():
+                    return None
+                self._train_batch(samples, queue)
+                self.batch += 1
+                now = time.perf_counter()
+                self.totals.seconds += now - begin
+                begin = now
+                if report is not None:
+                    report(self.totals)
         finished = self.totals
         self.totals = Totals(len(self.network.layers))
         self.batch = 0
         self.epoch += 1
         return finished
 
-    def _train_batch(self, samples: npt.NDArray[np.int64]) -> None:
+    def _queues(self, batches: Sequence[npt.NDArray[np.int64]]) -> Generator[Queue, None, None]:
+        """Events of each batch; with several threads, the next batch is drawn while one is learned."""
+        if self._workers.threads == 1:
+            for samples in batches:
+                yield self._source.batch(samples, self.epoch)
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            pending = None
+            for samples in batches:
+                following = ahead.submit(self._source.batch, samples, self.epoch)
+                if pending is not None:
+                    yield pending.result()
+                pending = following
+            if pending is not None:
+                yield pending.result()
+
+    def _train_batch(self, samples: npt.NDArray[np.int64], queue: Queue) -> None:
         labels = self._source.labels[samples]
-        queue = self._source.batch(samples, self.epoch)
         forward = self._simulator.forward(queue, self._source.duration_us)
         loss, gradients = backpropagate(self.network, forward, labels, self._learning, self._workers)
         total = float(loss.sum())

@@ -23,6 +23,16 @@ def physics(function: F) -> F:
     return cast(F, marked)
 
 
+def cpu_part(function: F) -> F:
+    """Mark a part of a CPU kernel that takes arrays: inlined before Numba compiles it.
+
+    Handing an array to a compiled function counts a reference, which is an atomic operation on memory that
+    all threads share: as dear as the work on a small layer.
+    """
+    marked: Any = register_jitable(inline="always")(function)
+    return cast(F, marked)
+
+
 def cpu_kernel(function: F) -> F:
     """Compile a loop for the CPU, at its first call; it runs without the interpreter lock."""
     options: dict[str, Any] = {

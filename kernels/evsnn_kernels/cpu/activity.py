@@ -39,11 +39,11 @@ def activity(
         Overwritten.
     """
     for s in range(first, last):
-        row = out_activity[s]
-        row[:] = np.float32(0.0)
+        for i in range(out_activity.shape[1]):
+            out_activity[s, i] = np.float32(0.0)
         for e in range(start[s], start[s] + count[s]):
             if kind == ACTIVITY_COUNTS:
-                row[units[e]] += np.float32(1.0)
+                out_activity[s, units[e]] += np.float32(1.0)
             else:
                 left = max(end_time - np.int64(times[e]), np.int64(0))
-                row[units[e]] += decay_factor(left, decay_high, decay_low)
+                out_activity[s, units[e]] += decay_factor(left, decay_high, decay_low)

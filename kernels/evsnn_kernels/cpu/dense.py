@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evsnn_kernels.cpu.vector import LANES, lowest_bit, threshold_mask
-from evsnn_kernels.jit import cpu_kernel, physics
+from evsnn_kernels.jit import cpu_kernel, cpu_part
 from evsnn_kernels.layout import F32, I64, U32, Scalar
 from evsnn_kernels.spec.neuron import (
     clamped,
@@ -19,36 +19,36 @@ from evsnn_kernels.spec.neuron import (
 )
 
 
-@physics
+@cpu_part
 def _update(
     units: U32, weight: F32, potential: F32, factor: Scalar, floor: Scalar, begin: Scalar, end: Scalar
 ) -> Scalar:
     """Decay, receive the events begin:end of one time group, clamp; return how many neurons fire."""
     n_out = potential.shape[0]
     count = np.int32(0)
-    row = weight[units[begin]]
+    unit = units[begin]
     if end == begin + 1:
         for i in range(n_out):
-            v = clamped(received(decayed(potential[i], factor), row[i]), floor)
+            v = clamped(received(decayed(potential[i], factor), weight[unit, i]), floor)
             potential[i] = v
             # An int32 counter is what lets LLVM vectorise a threshold test without fastmath.
             count = np.int32(count + fires(v))
         return count
     for i in range(n_out):
-        potential[i] = received(decayed(potential[i], factor), row[i])
+        potential[i] = received(decayed(potential[i], factor), weight[unit, i])
     for e in range(begin + 1, end - 1):
-        row = weight[units[e]]
+        unit = units[e]
         for i in range(n_out):
-            potential[i] = received(potential[i], row[i])
-    row = weight[units[end - 1]]
+            potential[i] = received(potential[i], weight[unit, i])
+    unit = units[end - 1]
     for i in range(n_out):
-        v = clamped(received(potential[i], row[i]), floor)
+        v = clamped(received(potential[i], weight[unit, i]), floor)
         potential[i] = v
         count = np.int32(count + fires(v))
     return count
 
 
-@physics
+@cpu_part
 def _collect(potential: F32, fired: U32) -> Scalar:
     """Write the neurons at threshold to ``fired`` in ascending order, reset them, return their number."""
     n_out = potential.shape[0]
@@ -71,7 +71,7 @@ def _collect(potential: F32, fired: U32) -> Scalar:
     return found
 
 
-@physics
+@cpu_part
 def _inhibit(potential: F32, fired: U32, found: Scalar, kappa: Scalar, floor: Scalar, kept: F32) -> None:
     """Inhibit every neuron by the others that fired; those that fired are inhibited by one less."""
     for j in range(found):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evsnn_kernels.jit import cpu_kernel, physics
+from evsnn_kernels.jit import cpu_kernel, cpu_part
 from evsnn_kernels.layout import (
     ENCODE_LATENCY,
     ENCODE_STRATIFIED,
@@ -22,7 +22,7 @@ from evsnn_kernels.spec.random import philox, scaled, unit_interval
 BUCKETS = 512
 
 
-@physics
+@cpu_part
 def _sort(keys: U64, total: Scalar, scratch: U64, ends: I64, duration: Scalar) -> None:
     """Sort keys (time << 32 | unit), times below ``duration``, in place; linear for evenly spread times."""
     ends[:] = 0

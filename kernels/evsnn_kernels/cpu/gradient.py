@@ -66,15 +66,14 @@ def weight_gradient(
     """
     n_samples, n_out = delta.shape
     for k in range(first, last):
-        row = out_gradient[k]
-        row[:] = np.float32(0.0)
+        for i in range(n_out):
+            out_gradient[k, i] = np.float32(0.0)
         for s in range(n_samples):
             x = activity[s, k]
             if x != np.float32(0.0):
                 factor = x * scale[s]
-                source = delta[s]
                 for i in range(n_out):
-                    row[i] += factor * source[i]
+                    out_gradient[k, i] += factor * delta[s, i]
 
 
 @cpu_kernel
