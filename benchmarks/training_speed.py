@@ -1,8 +1,11 @@
 """Training speed on MNIST beside this machine's own streaming limit, measured in the same process.
 
-For every number of threads: samples a second of each part of a training step (784-800-10, stratified
-events, batch 100), synaptic operations (SOPs) a second of the forward kernel, and of a loop that only adds
-the same weight rows in the same order, without a neuron model. Interleaved repeats, medians.
+Measures 784-800-10 with stratified events, batch 100:
+
+- whole training epochs over a part of MNIST, with 1 and with N threads, interleaved;
+- the parts of a training step, one thread;
+- the forward kernel of the first layer, in synaptic operations (SOPs) a second, beside a loop that adds the
+  same weight rows in the same order without a neuron model, one thread.
 
     python benchmarks/training_speed.py --json benchmarks/results/training_speed.json
 """
@@ -10,149 +13,155 @@ the same weight rows in the same order, without a neuron model. Interleaved repe
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 from evsnn_kernels.jit import cpu_kernel
 
+from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import load_idx_folder
-from evsnn.encoders import AugmentSettings, Encoder, EncoderSettings
+from evsnn.datasets.sampling import FreshEvents
+from evsnn.encoders import EncoderSettings
 from evsnn.environment import describe_environment
-from evsnn.learning import LearningSettings, Optimiser, backpropagate
+from evsnn.learning import Optimiser, backpropagate
 from evsnn.network import Network, Simulator
 from evsnn.parallel import Workers, available_threads
 from evsnn.training.presets import preset
+from evsnn.training.trainer import Trainer
 
 MNIST = Path(__file__).parent / "data" / "mnist"
+PARTS = ("encode", "forward", "backward", "update")
 
 
 @cpu_kernel
 def stream_rows(units, start, count, weight, total, first, last):
     """Add the weight row of every event: the memory traffic of a forward pass and nothing else."""
     for s in range(first, last):
-        row_sum = total[s]
         for e in range(start[s], start[s] + count[s]):
-            row = weight[units[e]]
+            unit = units[e]
             for i in range(weight.shape[1]):
-                row_sum[i] += row[i]
+                total[s, i] += weight[unit, i]
 
 
-class Step:
-    """One training step, its parts timed."""
+class Bench:
+    """A network in training on one number of threads."""
 
-    PARTS = ("encode", "forward", "backward", "update")
-
-    def __init__(self, images, labels, threads, rate, batch, warm_steps):
+    def __init__(self, data, rate, threads):
         config = preset("default")
-        self.images, self.labels, self.batch = images, labels, batch
+        self.learning = config.learning
         self.workers = Workers(threads)
-        settings = EncoderSettings(rate=rate)
-        self.duration_us = settings.duration_us
+        encoder = EncoderSettings(rate=rate)
+        self.duration_us = encoder.duration_us
+        self.data = data
         self.network = Network.from_architecture("28x28-800-10", seed=1, settings=config.network)
-        self.encoder = Encoder(settings, 1, self.workers, AugmentSettings())
-        self.simulator = Simulator(self.network, self.workers)
-        self.learning = LearningSettings(batch_size=batch)
+        self.source = FreshEvents(data, encoder, config.augment, 1, self.workers)
+        learning = replace(config.learning, schedule="constant")
+        self.trainer = Trainer(self.network, self.source, learning, epochs=1, seed=1, workers=self.workers)
+        self.simulator = Simulator(self.network.layers, self.workers)
         self.optimiser = Optimiser(self.network, self.learning, self.workers)
-        self.at = 0
-        # Speed depends on how much the network fires: measure a trained one.
-        for _ in range(warm_steps):
-            self.run()
 
-    def run(self):
-        samples = np.arange(self.at, self.at + self.batch) % len(self.images)
-        self.at += self.batch
-        stamps = [time.perf_counter()]
-        queue = self.encoder.draw(self.images, samples, self.at // len(self.images))
-        stamps.append(time.perf_counter())
-        forward = self.simulator.forward(queue, self.duration_us)
-        stamps.append(time.perf_counter())
-        _, gradients = backpropagate(self.network, forward, self.labels[samples], self.learning, self.workers)
-        stamps.append(time.perf_counter())
-        self.optimiser.step(gradients, forward.activities, 0.5)
-        stamps.append(time.perf_counter())
-        return np.diff(stamps), forward
+    def epoch(self):
+        """Seconds a sample of one training epoch, and its sums."""
+        begin = time.perf_counter()
+        totals = self.trainer.run_epoch()
+        return (time.perf_counter() - begin) / len(self.data), totals
 
-    def first_layer(self, repeats=5):
-        """Seconds of the first layer's forward pass and of streaming the same rows, medians."""
-        samples = np.arange(self.batch)
-        queue = self.encoder.draw(self.images, samples, 0)
-        layer = self.network.layers[0]
-        buffer = self.simulator._buffers[0]
-        total = np.zeros((self.batch, layer.n_out), np.float32)
-        rows = (queue.units, queue.start, queue.count, layer._scaled, total)
-        forward, stream, spikes = [], [], 0.0
-        for _ in range(repeats):
-            state = layer.new_state(self.batch)
+    def parts(self, steps):
+        """Seconds a sample of each part of a training step, one after the other."""
+        size = self.learning.batch_size
+        seconds = np.zeros(len(PARTS))
+        for step in range(steps):
+            samples = np.arange(step * size, (step + 1) * size) % len(self.data)
+            stamps = [time.perf_counter()]
+            queue = self.source.batch(samples, step)
+            stamps.append(time.perf_counter())
+            forward = self.simulator.forward(queue, self.duration_us)
+            stamps.append(time.perf_counter())
+            labels = self.data.labels[samples]
+            _, gradients = backpropagate(self.network, forward, labels, self.learning, self.workers)
+            stamps.append(time.perf_counter())
+            self.optimiser.step(gradients, forward.activities, 0.0)
+            stamps.append(time.perf_counter())
+            seconds += np.diff(stamps)
+        return seconds / (steps * size)
+
+    def first_layer(self, batches=20):
+        """SOPs a second of the first layer's forward pass, of streaming the same rows, and the ratio."""
+        size = self.learning.batch_size
+        layer, buffer = self.network.layers[0], self.simulator._buffers[0]
+        operations = forward = stream = spikes = 0.0
+        for batch in range(batches):
+            samples = np.arange(batch * size, (batch + 1) * size) % len(self.data)
+            queue = self.source.batch(samples, batch)
+            state = layer.new_state(size)
+            total = np.zeros((size, layer.n_out), np.float32)
             begin = time.perf_counter()
             out = layer.forward(queue, state, buffer, self.workers)
-            forward.append(time.perf_counter() - begin)
-            spikes = float(out.count.mean())
-            begin = time.perf_counter()
-            self.workers.run(stream_rows, self.batch, *rows)
-            stream.append(time.perf_counter() - begin)
-        operations = int(queue.count.sum()) * layer.n_out
-        return operations, statistics.median(forward), statistics.median(stream), spikes
+            middle = time.perf_counter()
+            self.workers.run(stream_rows, size, queue.units, queue.start, queue.count, layer._scaled, total)
+            end = time.perf_counter()
+            forward += middle - begin
+            stream += end - middle
+            operations += float(queue.count.sum()) * layer.n_out
+            spikes += float(out.count.mean())
+        return operations / forward, operations / stream, stream / forward, spikes / batches
 
 
 @click.command()
 @click.option("--rate", default=5.0, show_default=True, help="Events of a full-intensity pixel.")
-@click.option("--batch", default=100, show_default=True)
-@click.option("--steps", default=60, show_default=True, help="Timed steps of each repeat.")
-@click.option("--repeats", default=7, show_default=True)
-@click.option("--warm-steps", default=1000, show_default=True, help="Training steps before measuring.")
+@click.option("--samples", default=20_000, show_default=True, help="Digits of a timed epoch.")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--warm-epochs", default=5, show_default=True, help="Epochs of training before measuring.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
-def main(rate, batch, steps, repeats, warm_steps, out):
+def main(rate, samples, repeats, warm_epochs, out):
     """Measure and print."""
-    train = load_idx_folder(MNIST)["train"]
-    counts = list(range(1, available_threads() + 1))
-    runs = {n: Step(train.images, train.labels, n, rate, batch, warm_steps) for n in counts}
-    for run in runs.values():
-        run.first_layer(1)
-    parts = {n: [] for n in counts}
-    layers = {n: [] for n in counts}
-    operations = {}
+    images = load_idx_folder(MNIST)["train"].part(0, samples)
+    with Workers() as workers:
+        data = encode_images(images, EncoderSettings(rate=rate), 0, workers)
+    counts = sorted({1, available_threads()})
+    benches = {n: Bench(data, rate, n) for n in counts}
+    # Speed depends on how much the network fires: measure one that has learned.
+    for _ in range(warm_epochs):
+        for bench in benches.values():
+            bench.epoch()
+    one = benches[1]
+    one.first_layer(1)
+    one.parts(2)
+    whole = {n: [] for n in counts}
+    parts, layer = [], []
     for _ in range(repeats):
-        for n, run in runs.items():
-            seconds = np.zeros(len(Step.PARTS))
-            for _ in range(steps):
-                step, forward = run.run()
-                seconds += step
-            parts[n].append(seconds / (steps * batch))
-            layers[n].append(run.first_layer())
-            operations[n] = float(forward.operations.sum(axis=0).mean())
-    results = []
-    for n in counts:
-        medians = np.median(parts[n], axis=0)
-        whole = statistics.median(float(p.sum()) for p in parts[n])
-        ratios = [stream / forward for _, forward, stream, _ in layers[n]]
-        result = {
-            "threads": n,
-            "microseconds_a_sample": {
-                name: round(1e6 * float(value), 2) for name, value in zip(Step.PARTS, medians, strict=True)
-            },
-            "samples_per_second": round(1 / whole),
-            "seconds_for_50000": round(50_000 * whole, 2),
-            "synaptic_operations_per_sample": round(operations[n]),
-            "first_layer_gsops": round(
-                statistics.median(ops / forward for ops, forward, _, _ in layers[n]) / 1e9, 2
-            ),
-            "streaming_gsops": round(
-                statistics.median(ops / stream for ops, _, stream, _ in layers[n]) / 1e9, 2
-            ),
-            "share_of_streaming_limit": round(statistics.median(ratios), 3),
-            "hidden_spikes_per_sample": round(layers[n][-1][3], 1),
-        }
-        results.append(result)
-        click.echo(json.dumps(result))
-    if len(results) > 1:
-        gains = [float(a.sum() / b.sum()) for a, b in zip(parts[counts[0]], parts[counts[-1]], strict=True)]
-        click.echo(f"{counts[-1]} threads against 1: {statistics.median(gains):.2f} times as fast")
+        for n, bench in benches.items():
+            seconds, totals = bench.epoch()
+            whole[n].append(seconds)
+        parts.append(one.parts(50))
+        layer.append(one.first_layer())
+    means = totals.means()
+    medians = np.median(parts, axis=0)
+    ratios = [a / b for a, b in zip(whole[1], whole[counts[-1]], strict=True)]
+    result = {
+        "samples_per_second": {n: round(1 / statistics.median(whole[n])) for n in counts},
+        "seconds_for_50000": {n: round(50_000 * statistics.median(whole[n]), 2) for n in counts},
+        "speedup": round(statistics.median(ratios), 2),
+        "microseconds_a_sample_one_thread": {
+            name: round(1e6 * float(value), 1) for name, value in zip(PARTS, medians, strict=True)
+        },
+        "events_per_sample": [round(count, 1) for count in means["events_per_sample"]],
+        "synaptic_operations_per_sample": round(sum(means["synaptic_operations_per_sample"])),
+        "first_layer_gsops": round(statistics.median(row[0] for row in layer) / 1e9, 2),
+        "streaming_gsops": round(statistics.median(row[1] for row in layer) / 1e9, 2),
+        "share_of_streaming_limit": round(statistics.median(row[2] for row in layer), 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "repeats": repeats,
+        "environment": describe_environment(counts[-1]),
+    }
+    click.echo(json.dumps(result, indent=2))
     if out is not None:
-        environment = describe_environment(counts[-1])
-        out.write_text(json.dumps({"results": results, "environment": environment}, indent=2) + "\n")
+        out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

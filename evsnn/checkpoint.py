@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from evsnn.errors import DataError
+from evsnn.errors import DataError, SettingsError
 from evsnn.files import write_atomically
 from evsnn.hdf5 import decoded, fixed_text, open_dataset, readable_size, reading
 from evsnn.layers.dense import Dense
@@ -97,8 +97,11 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise DataError(
                 f"{path}: not an evsnn model, not even HDF5; a model is the model.h5 of a run folder"
             )
-        with h5py.File(path, "r", locking=False) as file:
-            return _read(file, path, size)
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return _read(file, path, size)
+        except SettingsError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 def load_model(path: str | os.PathLike[str]) -> Network:
@@ -130,7 +133,10 @@ def _read(file: h5py.File, path: Path, size: int) -> Checkpoint:
             raise DataError(f"{path}: layer {index + 1} has a threshold that is not positive")
         layers.append(Dense(weight, threshold, neuron))
     network = Network(architecture, layers, settings, int(attributes["seed"]))
-    return Checkpoint(network, json.loads(decoded(attributes["info"])), arrays)
+    info = json.loads(decoded(attributes["info"]))
+    if not isinstance(info, dict):
+        raise DataError(f"{path}: attribute 'info' must be a JSON object")
+    return Checkpoint(network, info, arrays)
 
 
 def _expect(arrays: dict[str, Float32], name: str, shape: tuple[int, ...], path: Path) -> Float32:
@@ -146,7 +152,9 @@ def _array(file: h5py.File, name: str, path: Path, size: int) -> Float32:
     if group not in file or not isinstance(file.get(group, getlink=True), h5py.HardLink):
         raise DataError(f"{path}: {name} is missing")
     ndim = 1 if leaf == "threshold" else 2
-    array: Float32 = open_dataset(file[group], leaf, (np.float32, ndim), str(path), size)[()]
+    where = f"{path}, {group}"
+    with reading(where, f"data set {leaf!r}"):
+        array: Float32 = open_dataset(file[group], leaf, (np.float32, ndim), where, size)[()]
     if not np.isfinite(array).all():
         raise DataError(f"{path}: {name} holds values that are not finite")
     return array

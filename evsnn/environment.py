@@ -36,6 +36,16 @@ def describe_environment(threads: int) -> dict[str, Any]:
     }
 
 
+def peak_memory_mb() -> float | None:
+    """Largest memory this process has occupied so far, in MiB; None where the system does not tell."""
+    try:
+        import resource  # noqa: PLC0415 - not on every system
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
 def _git_revision() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

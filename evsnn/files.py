@@ -35,7 +35,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to a text file.
+    """Append one line to a text file and flush it to disk.
 
     Raises
     ------
@@ -45,5 +45,7 @@ def append_line(path: Path, line: str) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error

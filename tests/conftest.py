@@ -23,3 +23,25 @@ def mnist_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the full MNIST files are in the repository only, not in a source distribution")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny network trained for two epochs; not to be written to."""
+    from support import SMALL, evsnn
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    done = evsnn("train", *SMALL, "--epochs", 2, "--threads", 1, "--out", folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An event file of few digits with all three splits; not to be written to."""
+    from support import evsnn
+
+    path = tmp_path_factory.mktemp("events") / "small.h5"
+    done = evsnn("convert-mnist", "--embedded", "--limit", 60, "--validation", 12, "-o", path)
+    assert done.code == 0, done.err
+    return path

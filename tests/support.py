@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import pytest
+from evsnn_cli.main import main
+
+from evsnn.checkpoint import load_model
 from evsnn.events.core import EventSet
 from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.events.writer import EventWriter
 from evsnn.layers import Dense, NeuronSettings
 from evsnn.parallel import Workers
+
+#: Options of `evsnn train` that make a run take a moment.
+SMALL = ("--arch", "784-16-10", "--limit", "60", "--alpha", "4,3", "--batch-size", "10")
 
 
 def queue_of(samples: list[tuple[np.ndarray, np.ndarray]]) -> Queue:
@@ -72,3 +86,59 @@ def toy_events(rng: np.random.Generator, n: int = 40, classes: int = 3, size: in
         5000,
         classes,
     ).check()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: exit code and the two streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+def evsnn(*arguments: object) -> Outcome:
+    """Run the command line in this process, with everything it does about errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    return Outcome(exit_.value.code, out.getvalue(), err.getvalue())
+
+
+def evsnn_process(*arguments: object, before: str = "", **options) -> Outcome:
+    """Run the command line as a process of its own, after the Python statements ``before``."""
+    command = [sys.executable, "-m", "evsnn"]
+    if before:
+        command = [sys.executable, "-c", f"{before}\nfrom evsnn_cli.main import main\nmain()"]
+    done = subprocess.run(
+        [*command, *(str(argument) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def weights(path: Path) -> list[np.ndarray]:
+    """All parameters of a model file."""
+    return [array for layer in load_model(path).layers for array in (layer.weight, layer.threshold)]
+
+
+def same_bits(left: Path, right: Path) -> bool:
+    """Whether two model files hold the same parameters, bit for bit."""
+    pairs = zip(weights(left), weights(right), strict=True)
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def write_events(path: Path, **splits: EventSet) -> Path:
+    """Write sets of recordings into an event file."""
+    some = next(iter(splits.values()))
+    with EventWriter(
+        path, shape=some.shape, duration_us=some.duration_us, classes=some.classes, force=True
+    ) as writer:
+        for name, part in splits.items():
+            writer.begin_split(name)
+            writer.append(part.times, part.units, np.diff(part.offsets), part.labels)
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def report_error(error: Exception) -> int:
     if isinstance(error, EvsnnError):
         line = str(error)
     elif isinstance(error, MemoryError):
-        line = f"out of memory ({error}): lower --batch-size or --limit"
+        line = f"out of memory ({error}): lower --batch-size or --limit, or take a smaller --arch"
     elif isinstance(error, OSError):
         line = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     else:
@@ -56,8 +57,18 @@ def report_error(error: Exception) -> int:
 
 
 def print_json(result: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Print one JSON object on stdout."""
-    click.echo(json.dumps(result))
+    """Print one JSON object on stdout; numbers that JSON does not have become text: inf, -inf, nan."""
+    click.echo(json.dumps(_strict(result), allow_nan=False))
+
+
+def _strict(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, dict):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 @contextmanager

@@ -36,7 +36,12 @@ from evsnn_cli.console import counted, force_option, json_option, print_json, pr
     "--resolution", type=int, default=1, show_default=True, help="Grid of the event times in microseconds."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random events.")
-@click.option("--limit", type=int, show_default="all", help="Convert only the first N images of every split.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    show_default="all",
+    help="Convert only the first N images of every split.",
+)
 @click.option(
     "--validation",
     type=click.IntRange(0),
@@ -71,13 +76,11 @@ def convert_mnist(
     from evsnn.datasets import ImageSet, download_mnist, embedded_mnist, load_idx_folder
     from evsnn.datasets.encoding import convert_images
     from evsnn.encoders.settings import EncoderSettings
-    from evsnn.errors import DataError, SettingsError
+    from evsnn.errors import DataError
 
     if source is not None and embedded:
         raise click.UsageError("give SOURCE or --embedded, not both")
     settings = EncoderSettings(encoder, rate, duration, resolution)
-    if limit is not None and limit < 1:
-        raise SettingsError(f"limit must be 1 or more, got {limit}")
     if output.exists() and not force:
         raise DataError(f"{output} exists; pass --force to replace it")
     splits: dict[str, ImageSet]

@@ -33,6 +33,7 @@ def evaluate(model: Path, data: Path | None, split: str, threads: int | None, as
     that the model's run folder names, else the MNIST subset of the package.
     """
     from evsnn import checkpoint
+    from evsnn.errors import DataError
     from evsnn.training.config import RunConfig
     from evsnn.training.data import load_split
     from evsnn.training.evaluation import evaluate as classify
@@ -41,10 +42,11 @@ def evaluate(model: Path, data: Path | None, split: str, threads: int | None, as
     path = model / MODEL if model.is_dir() else model
     network = checkpoint.load_model(path)
     beside = path.parent / CONFIG
-    config = RunConfig.from_toml(beside) if beside.is_file() else RunConfig()
-    samples = load_split(
-        str(data) if data is not None else config.data.path, split, config.encoder, config.seed, threads
-    )
+    config = RunConfig.from_toml(beside) if data is None and beside.is_file() else RunConfig()
+    where = str(data) if data is not None else config.data.path
+    samples = load_split(where, split, config.encoder, config.seed, threads)
+    if not len(samples):
+        raise DataError(f"{where}: split {split!r} has no samples to classify")
     with progress(len(samples), "evaluating", "samples") as bar:
         result = classify(network, samples, threads=threads, report=bar.update)
     means = result.totals.means()

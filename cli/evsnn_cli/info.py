@@ -38,10 +38,11 @@ def _is_model(path: Path) -> bool:
     import h5py
 
     from evsnn.checkpoint import FORMAT
+    from evsnn.hdf5 import decoded
 
     try:
         with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
+            return decoded(file.attrs.get("format")) == FORMAT
     except (OSError, RuntimeError, KeyError, ValueError, TypeError):
         return False
 
@@ -92,7 +93,7 @@ def _model(path: Path) -> dict[str, Any]:
 def _run_folder(path: Path) -> dict[str, Any]:
     from evsnn.errors import DataError
     from evsnn.training.config import RunConfig
-    from evsnn.training.run import CHECKPOINT, CONFIG, MODEL, RESULT
+    from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, RESULT, read_metrics
 
     if not (path / CONFIG).is_file():
         raise DataError(f"{path}: not a run folder, it holds no {CONFIG}")
@@ -101,6 +102,8 @@ def _run_folder(path: Path) -> dict[str, Any]:
     for name in (MODEL, CHECKPOINT):
         if (path / name).exists():
             summary[name] = _model(path / name)
+    if CHECKPOINT in summary:
+        read_metrics(path / METRICS, summary[CHECKPOINT]["epoch"])
     if (path / RESULT).exists():
         try:
             summary["result"] = json.loads((path / RESULT).read_text(encoding="utf-8"))

@@ -21,7 +21,19 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
         context.exit()
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+_HELP = """Event-driven training of deep spiking neural networks.
+
+Networks learn by backpropagation on spikes and membrane potentials and run event by event: no time
+steps, exact microsecond times, work only where a spike is.
+
+\b
+evsnn train                     learn digits from the MNIST subset in the package
+evsnn convert-mnist             download MNIST and turn it into events
+evsnn train mnist.h5            train on an event file
+"""
+
+
+@click.group(context_settings=CONTEXT_SETTINGS, help=_HELP)
 @click.option("--debug/--no-debug", default=False, show_default=True, help="Show the traceback of an error.")
 @click.option(
     "--version",
@@ -32,16 +44,7 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
     help="Show the version.",
 )
 def cli(debug: bool) -> None:
-    r"""Event-driven training of deep spiking neural networks.
-
-    Networks learn by backpropagation on spikes and membrane potentials and run event by event: no time
-    steps, exact microsecond times, work only where a spike is.
-
-    \b
-    evsnn train                     learn digits from the MNIST subset in the package
-    evsnn convert-mnist             download MNIST and turn it into events
-    evsnn train mnist.h5            train on an event file
-    """
+    """Hold the subcommands together."""
 
 
 for _command in (train, evaluate, convert_mnist, info):

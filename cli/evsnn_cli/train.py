@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="SECTION.NAME=VALUE",
+    show_default="none",
     help="Any other setting of config.toml, such as learning.weight_decay=0.1.",
 )
 @click.option(
@@ -71,13 +73,24 @@ if TYPE_CHECKING:
     show_default="runs/<date>-<architecture>",
     help="Run folder to write.",
 )
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    show_default="a new run",
+    help="Go on with the run in this folder.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
+    show_default="the preset",
     help="TOML file of settings, such as the config.toml of a run.",
 )
-@click.option("--limit", type=int, show_default="all", help="Use only the first N samples of every split.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    show_default="all",
+    help="Use only the first N samples of every split.",
+)
 @click.option(
     "--validation",
     type=int,
@@ -106,7 +119,7 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401
         run = Run.resume(options["resume"], threads=options["threads"])
     else:
         config = _configuration(options)
-        folder = options["out"] or _new_folder(config.arch or "train")
+        folder = options["out"] or _new_folder(config.arch.strip() or "train")
         run = Run.create(folder, config, threads=options["threads"], force=options["force"])
     with _Stopper() as stopper, _Printer(run.config.epochs) as printer:
         result = run.train(printer, stopper.requested)
@@ -132,9 +145,12 @@ def _refuse_with_resume(context: click.Context) -> None:
 
 
 def _configuration(options: dict[str, Any]) -> RunConfig:
+    from evsnn.network.architecture import parse_architecture
     from evsnn.training.config import RunConfig
     from evsnn.training.presets import preset
 
+    if options["arch"] is not None:
+        parse_architecture(options["arch"])  # in a configuration, an empty one stands for the default
     config = preset(options["preset"])
     if options["config"] is not None:
         config = RunConfig.from_toml(options["config"], config)
@@ -160,7 +176,12 @@ def _configuration(options: dict[str, Any]) -> RunConfig:
         values.setdefault("data", {})["path"] = str(options["data"].resolve())
     for setting in options["settings"]:
         section, name, value = _setting(setting)
-        values.setdefault(section, {})[name] = value
+        named = values.setdefault(section, {})
+        if not isinstance(named, dict):
+            raise click.BadParameter(
+                f"{section!r} is a setting, not a section of settings", param_hint="--set"
+            )
+        named[name] = value
     return RunConfig.from_dict(values, config)
 
 
@@ -218,7 +239,9 @@ class _Stopper:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        click.echo("\nStopping after this batch; Ctrl-C again to stop at once.", err=True)
+        # Not through sys.stderr: the signal may have come while the progress bar was writing there.
+        with suppress(OSError):
+            os.write(2, b"\nStopping after this batch; Ctrl-C again to stop at once.\n")
 
 
 class _Printer:

@@ -42,6 +42,10 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SettingsError(f"encoder must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for name, types in (("rate", (int, float)), ("duration_ms", (int, float)), ("resolution_us", (int,))):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, types):
+                raise SettingsError(f"{name} must be a number, got {value!r}")
         if not (math.isfinite(self.rate) and 0.0 < self.rate <= 1e4):
             raise SettingsError(f"rate must lie above 0 and up to 10000 events, got {self.rate}")
         if not (math.isfinite(self.duration_ms) and 0.001 <= self.duration_ms <= 1e6):
@@ -95,7 +99,7 @@ class AugmentSettings:
     shift: float = 1.0
     shear: float = 0.1
     scale: float = 0.07
-    elastic: float = 0.0
+    elastic: float = 1.0
 
     def __post_init__(self) -> None:
         for name, high in (("shift", 100.0), ("shear", 1.0), ("scale", 0.9), ("elastic", 100.0)):

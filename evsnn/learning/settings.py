@@ -35,7 +35,8 @@ class LearningSettings:
     momentum : float
         Of ``sgd``.
     beta1, beta2, epsilon : float
-        Of ``adam``.
+        Of ``adam``. A small epsilon turns the tiny gradients late in training into full steps, and their bias
+        makes hidden layers fire ever more.
     weight_decay : float
         Decoupled: weights shrink by ``lr * weight_decay`` a step.
     norm_strength, norm_steepness : float
@@ -58,13 +59,13 @@ class LearningSettings:
     normalise: bool = True
     optimizer: str = "adam"
     lr: float = 2e-3
-    threshold_lr: float = 0.1
+    threshold_lr: float = 0.0
     schedule: str = "linear"
     batch_size: int = 100
     momentum: float = 0.9
     beta1: float = 0.9
     beta2: float = 0.999
-    epsilon: float = 1e-8
+    epsilon: float = 1e-3
     weight_decay: float = 0.1
     norm_strength: float = 0.0
     norm_steepness: float = 10.0

@@ -146,8 +146,9 @@ class Network:
         flat = shape[:2] == (1, 1)
         fits = self.n_inputs == channels * height * width if flat else shape == tuple(data.shape)
         if not fits:
+            own = "" if flat else f" ({shape[1]}x{shape[2]}x{shape[0]})"
             raise DataError(
-                f"architecture {self.architecture.text} has {self.n_inputs} inputs, {where} has "
+                f"architecture {self.architecture.text} has {self.n_inputs} inputs{own}, {where} has "
                 f"{channels * height * width} ({height}x{width}x{channels}); "
                 f"start the architecture with {height}x{width}x{channels}"
             )
@@ -181,7 +182,7 @@ class Network:
         """
         self.check_fits(data)
         with Workers(threads) as workers:
-            simulator = Simulator(self, workers)
+            simulator = Simulator(self.layers, workers)
             for start in range(0, len(data), EVALUATION_BATCH):
                 stop = min(start + EVALUATION_BATCH, len(data))
                 part = data.load(start, stop) if isinstance(data, EventSplit) else data.part(start, stop)
@@ -216,7 +217,7 @@ class Network:
         if len(events) and int(events.units.max()) >= self.n_inputs:
             raise DataError(f"unit {events.units.max()} is outside the input of {self.n_inputs} units")
         with Workers(1) as workers:
-            simulator = Simulator(self, workers)
+            simulator = Simulator(self.layers, workers)
             states = [layer.new_state(1) for layer in self.layers]
             if record == "spikes":
                 edges = np.array([0, len(events)])
@@ -246,5 +247,10 @@ class Network:
             potential,
             int(np.argmax(best)),
             events.times[edges[:-1]] if record == "membrane" else None,
-            [np.array(rows) for rows in membrane] if record == "membrane" else [],
+            [
+                np.array(rows, np.float32).reshape(len(rows), layer.n_out)
+                for rows, layer in zip(membrane, self.layers, strict=True)
+            ]
+            if record == "membrane"
+            else [],
         )

@@ -65,7 +65,7 @@ class NetworkSettings:
             else:
                 raise SettingsError(
                     f"{field.name} has {len(value)} values for {n_layers} layers; "
-                    f"give one, two (hidden, output) or {n_layers}"
+                    "give one, two (hidden, output), or one for each layer"
                 )
         return [
             NeuronSettings(**{name: column[index] for name, column in columns.items()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,8 @@ from evsnn_kernels.cpu import activity as activity_kernels
 
 from evsnn.errors import SettingsError
 from evsnn.events.queue import Queue, QueueBuffer
-from evsnn.layers.dense import LayerState
+from evsnn.layers.dense import Dense, LayerState
 from evsnn.parallel import Workers
-
-if TYPE_CHECKING:
-    from evsnn.network.network import Network
 
 Float32 = npt.NDArray[np.float32]
 _ACTIVITIES = {"counts": layout.ACTIVITY_COUNTS, "trace": layout.ACTIVITY_TRACE}
@@ -59,21 +55,21 @@ class Simulator:
 
     Parameters
     ----------
-    network : Network
+    layers : sequence of Dense
     workers : Workers
     activity : {"counts", "trace"}
         Activity measure that learning uses (docs/model.md, S7).
     """
 
-    def __init__(self, network: Network, workers: Workers, activity: str = "counts") -> None:
+    def __init__(self, layers: Sequence[Dense], workers: Workers, activity: str = "counts") -> None:
         if activity not in _ACTIVITIES:
             raise SettingsError(f"activity must be one of {', '.join(_ACTIVITIES)}, got {activity!r}")
-        self.network = network
+        self.layers = layers
         self.workers = workers
         self._activity = activity
-        self._buffers = [QueueBuffer() for _ in network.layers]
+        self._buffers = [QueueBuffer() for _ in layers]
         # Input and output traces of a layer decay with that layer's own time constant.
-        taus = [network.layers[0].neuron.tau_us] + [layer.neuron.tau_us for layer in network.layers]
+        taus = [layers[0].neuron.tau_us] + [layer.neuron.tau_us for layer in layers]
         self._decay = [layout.decay_tables(tau) for tau in taus]
 
     def forward(self, queue: Queue, duration_us: int) -> Pass:
@@ -86,7 +82,7 @@ class Simulator:
         duration_us : int
             End of the presentation, for traces.
         """
-        layers = self.network.layers
+        layers = self.layers
         activities = [self._measure(queue, layers[0].n_in, 0, self._activity, duration_us)]
         events = [queue.count.copy()]
         operations = []
@@ -104,7 +100,7 @@ class Simulator:
     def advance(self, queue: Queue, states: Sequence[LayerState]) -> list[Queue]:
         """Simulate a batch from given states, which are updated; return the queue of every layer."""
         queues = []
-        for layer, state, buffer in zip(self.network.layers, states, self._buffers, strict=True):
+        for layer, state, buffer in zip(self.layers, states, self._buffers, strict=True):
             queue = layer.forward(queue, state, buffer, self.workers)
             queues.append(queue)
         return queues

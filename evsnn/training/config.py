@@ -13,6 +13,7 @@ import tomli_w
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
 from evsnn.errors import SettingsError
 from evsnn.learning.settings import LearningSettings
+from evsnn.network.architecture import parse_architecture
 from evsnn.network.settings import NetworkSettings
 
 T = TypeVar("T")
@@ -89,6 +90,8 @@ class RunConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise SettingsError(f"{name} must be a whole number in {low} to {high}, got {value!r}")
+        if self.arch:
+            self.network.neurons(len(parse_architecture(self.arch).sizes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, nested by section."""
@@ -155,16 +158,28 @@ class RunConfig:
 
 
 def _section(name: str, kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build one section; a value of the wrong type is named before any arithmetic is tried on it."""
+    if kind is not NetworkSettings:  # whose values may be lists; it looks at them itself
+        _check_types(name, kind, values)
+    try:
+        return kind(**values)
+    except OverflowError as error:
+        raise SettingsError(f"[{name}] holds a number that is too large") from error
+
+
+def _check_types(name: str, kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Name a value of the wrong type before any arithmetic is tried on it."""
     defaults = kind()
-    for item in fields(kind):  # type: ignore[arg-type]
+    for item in fields(kind):
         default = getattr(defaults, item.name)
         value = values[item.name]
-        numeric = isinstance(default, int | float) and not isinstance(default, bool)
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise SettingsError(f"[{name}] {item.name} must be true or false, got {value!r}")
+            continue
+        numeric = isinstance(default, int | float)
         if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise SettingsError(f"[{name}] {item.name} must be a number, got {value!r}")
         if isinstance(default, int) and not isinstance(value, int):
             raise SettingsError(f"[{name}] {item.name} must be a whole number, got {value!r}")
         if isinstance(default, str) and not isinstance(value, str):
             raise SettingsError(f"[{name}] {item.name} must be text, got {value!r}")
-    return kind(**values)

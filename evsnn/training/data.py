@@ -8,7 +8,7 @@ from pathlib import Path
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import embedded_mnist
 from evsnn.encoders.settings import EncoderSettings
-from evsnn.errors import SettingsError
+from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
 from evsnn.events.file import EventSplit, open_events
 from evsnn.parallel import Workers
@@ -81,8 +81,9 @@ def load_data(config: RunConfig, threads: int | None) -> RunData:
                 for name, images in embedded_mnist().items()
             }
         name = "MNIST subset of the package"
+    splits = {split: part for split, part in splits.items() if len(part)}
     if "train" not in splits:
-        raise SettingsError(f"{data.path} has no split 'train' to learn from, only {', '.join(splits)}")
+        raise DataError(f"{data.path} has no split 'train' with samples to learn from")
     train, validation = splits["train"], splits.get("validation")
     if data.validation != AUTOMATIC or validation is None:
         held_out = len(train) // VALIDATION_SHARE if data.validation == AUTOMATIC else data.validation

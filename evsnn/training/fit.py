@@ -66,6 +66,8 @@ def fit(
     if epochs < 1:
         raise SettingsError(f"epochs must be 1 or more, got {epochs}")
     network.check_fits(data, "the training data")
+    if validation is not None:
+        network.check_fits(validation, "the validation data")
     loaded = data.load() if isinstance(data, EventSplit) else data
     learning = learning or LearningSettings()
     history = []

@@ -15,8 +15,10 @@ LARGEST_SILENT_SHARE = 0.1
 MOST_EVENTS_A_NEURON = 10.0
 
 
-def health_warnings(means: Mapping[str, Any], sizes: tuple[int, ...]) -> list[str]:
-    """Return one line for each layer that is silent or saturated.
+def health_warnings(means: Mapping[str, Any], sizes: tuple[int, ...], loss: str) -> list[str]:
+    """Return one line for each layer that is silent or saturated: what, by how much, and the remedy.
+
+    What stands before the first comma is the same in every epoch.
 
     Parameters
     ----------
@@ -24,11 +26,15 @@ def health_warnings(means: Mapping[str, Any], sizes: tuple[int, ...]) -> list[st
         Means a sample over an epoch, as ``Totals.means`` returns them.
     sizes : tuple of int
         Neurons of each layer.
+    loss : str
+        As in ``LearningSettings``.
     """
     lines = []
     events = means["events_per_sample"]
     if events[0] < FEWEST_EVENTS:
-        lines.append(f"the input has {events[0]:.2f} events a sample: convert with a higher --rate")
+        lines.append(
+            f"the input is nearly empty, {events[0]:.2f} events a sample: convert with a higher --rate"
+        )
     for index, size in enumerate(sizes[:-1]):
         layer = f"layer {index + 1} ({size} neurons)"
         if events[index + 1] < FEWEST_EVENTS:
@@ -44,8 +50,9 @@ def health_warnings(means: Mapping[str, Any], sizes: tuple[int, ...]) -> list[st
                 f"{events[index + 1]:.0f} events a sample: raise its --alpha (initial threshold) or --clamp"
             )
     if means["silent_samples"] > LARGEST_SILENT_SHARE:
+        other = "" if loss == "cross-entropy" else ", or use the cross-entropy loss"
         lines.append(
-            f"{means['silent_samples']:.0%} of the samples end without an output spike: "
-            "lower the last --alpha, or use the cross-entropy loss"
+            f"samples end without an output spike, {means['silent_samples']:.0%} of them: "
+            f"lower the last --alpha{other}"
         )
     return lines

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evsnn import checkpoint
-from evsnn.environment import describe_environment
+from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
 from evsnn.files import append_line, write_atomically
@@ -32,6 +32,8 @@ MODEL = "model.h5"
 RESULT = "result.json"
 CURVES = "curves.png"
 _FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, RESULT, CURVES)
+#: What every line of metrics must hold for a run to go on and be drawn.
+_PLOTTED = {"epoch", "loss", "train_accuracy", "validation_accuracy", "events_per_sample", "seconds"}
 
 
 class Listener(Protocol):
@@ -93,25 +95,18 @@ class Run:
     ) -> Run:
         """Start a new run folder.
 
+        Nothing is written, and no earlier run replaced, before :meth:`train` has found the data in order.
+
         Raises
         ------
         DataError
-            If the folder holds a run already and ``force`` is not given, or it cannot be written.
+            If the folder holds a run already and ``force`` is not given.
         """
-        if any((folder / name).exists() for name in _FILES):
-            if not force:
-                raise DataError(
-                    f"{folder} holds a run already; pass --force to replace it, or --resume to go on"
-                )
-            for name in _FILES:
-                (folder / name).unlink(missing_ok=True)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
-        run = cls(folder, config, threads)
-        run._write(CONFIG, config.to_toml())
-        return run
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder} is a file; a run needs a folder of its own")
+        if not force and any((folder / name).exists() for name in _FILES):
+            raise DataError(f"{folder} holds a run already; pass --force to replace it, or --resume to go on")
+        return cls(folder, config, threads)
 
     @classmethod
     def resume(cls, folder: Path, *, threads: int | None = None) -> Run:
@@ -148,20 +143,30 @@ class Run:
         -------
         dict
             What ``result.json`` holds.
+
+        Raises
+        ------
+        DataError, SettingsError
+            If the data are wrong or do not fit the network, or the folder cannot be written.
+        DivergedError
+            If the loss is not finite.
         """
         config = self.config
         data = load_data(config, self._threads)
-        arch = config.arch or default_architecture(data.train)
-        network = Network.from_architecture(arch, seed=config.seed, settings=config.network)
+        if self._saved is not None:
+            network = self._saved.network
+        else:
+            arch = config.arch or default_architecture(data.train)
+            network = Network.from_architecture(arch, seed=config.seed, settings=config.network)
         network.check_fits(data.train, data.name)
         best = _Best()
         with Workers(self._threads) as workers:
-            if self._saved is not None:
-                network = self._saved.network
             trainer = self._trainer(network, data, workers)
             if self._saved is not None:
                 self._restore(trainer, best)
-            history = self._history()[: trainer.epoch]
+            else:
+                self._begin()
+            history = read_metrics(self.folder / METRICS, trainer.epoch)
             self._write(METRICS, "".join(json.dumps(line) + "\n" for line in history))
             listener.started(network, data, trainer.epoch)
             for metrics in train_epochs(
@@ -178,14 +183,23 @@ class Run:
                     checkpoint.save_model(self.folder / MODEL, network, {"epoch": best.epoch})
                 self._save(trainer, best)
                 listener.epoch(metrics)
-                for line in health_warnings(metrics, network.architecture.sizes):
+                for line in health_warnings(metrics, network.architecture.sizes, config.learning.loss):
                     listener.warning(line)
             interrupted = trainer.epoch < config.epochs
             if interrupted:
                 self._save(trainer, best)
             if not history:
                 checkpoint.save_model(self.folder / MODEL, network, {"epoch": 0})
-            return self._finish(data, history, best, workers.threads, interrupted)
+            return self._finish(data, history, best, trainer.epoch, workers.threads)
+
+    def _begin(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in _FILES:
+                (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write {error.filename}: {error.strerror or error}") from error
+        self._write(CONFIG, self.config.to_toml())
 
     def _trainer(self, network: Network, data: RunData, workers: Workers) -> Trainer:
         config = self.config
@@ -224,17 +238,8 @@ class Run:
         best.accuracy = info["best_accuracy"]
         best.epoch = info["best_epoch"]
 
-    def _history(self) -> list[dict[str, Any]]:
-        path = self.folder / METRICS
-        if not path.exists():
-            return []
-        try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
-            raise DataError(f"{path}: a line is not JSON ({error}); remove it") from error
-
     def _finish(
-        self, data: RunData, history: list[dict[str, Any]], best: _Best, threads: int, interrupted: bool
+        self, data: RunData, history: list[dict[str, Any]], best: _Best, epochs: int, threads: int
     ) -> dict[str, Any]:
         network = checkpoint.load_model(self.folder / MODEL)
         test = None if data.test is None else evaluate(network, data.test, threads=threads)
@@ -244,9 +249,9 @@ class Run:
         result = {
             "test_accuracy": None if test is None else test.accuracy,
             "validation_accuracy": best.accuracy if best.accuracy >= 0 else None,
-            "epochs": len(history),
+            "epochs": epochs,
             "best_epoch": best.epoch,
-            "interrupted": interrupted,
+            "interrupted": epochs < self.config.epochs,
             "train_seconds": seconds,
             "samples_per_second": len(history) * len(data.train) / seconds if seconds else None,
             "synaptic_operations_per_sample": None if operations is None else float(np.sum(operations)),
@@ -256,6 +261,7 @@ class Run:
             "active_share": measured.get("active_share"),
             "parameters": network.parameters,
             "architecture": network.architecture.text,
+            "peak_memory_mb": peak_memory_mb(),
             "data": data.name,
             "samples": {
                 "train": len(data.train),
@@ -271,6 +277,37 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.folder / name, text.encode())
+
+
+def read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """Read ``metrics.jsonl`` up to an epoch; empty if there is no such file.
+
+    What follows that epoch is left out: a run that was killed may have begun a line.
+
+    Raises
+    ------
+    DataError
+        Naming the line that is not an epoch's metrics.
+    """
+    if epochs == 0 or not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    remedy = "restore it, or remove the file to go on without the metrics of earlier epochs"
+    history: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            metrics = json.loads(line)
+        except ValueError:
+            metrics = None
+        if not isinstance(metrics, dict) or not metrics.keys() >= _PLOTTED:
+            raise DataError(f"{path}, line {number}: not the metrics of an epoch; {remedy}")
+        history.append(metrics)
+        if metrics["epoch"] == epochs:
+            return history
+    raise DataError(f"{path}: ends before epoch {epochs}, which {CHECKPOINT} holds; {remedy}")
 
 
 def _first(values: list[float] | None) -> float | None:

@@ -124,7 +124,7 @@ class Trainer:
         self._learning = learning
         self._seed = seed
         self._workers = workers
-        self._simulator = Simulator(network, workers, learning.activity)
+        self._simulator = Simulator(network.layers, workers, learning.activity)
         self.batches = -(-len(source.labels) // learning.batch_size)
         self._steps = epochs * self.batches
 

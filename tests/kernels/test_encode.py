@@ -137,7 +137,7 @@ def test_distortion_stays_within_its_bounds():
     size, at = 21, (5, 14)
     image = np.zeros((300, size, size), np.uint8)
     image[:, at[0], at[1]] = 255
-    moved = distorted(image, AugmentSettings(shift=2.0, shear=0.0, scale=0.0))
+    moved = distorted(image, AugmentSettings(shift=2.0, shear=0.0, scale=0.0, elastic=0.0))
     centres = []
     for picture in moved:
         ys, xs = np.nonzero(picture)
@@ -153,7 +153,7 @@ def test_distortion_equals_scipy_for_its_linear_map():
     """For one image, the map found by least squares on a ramp image is applied as SciPy applies it."""
     size = 28
     ramp = np.tile(np.arange(size, dtype=np.uint8) * 9, (size, 1))
-    settings_ = AugmentSettings(shift=1.0, shear=0.1, scale=0.07)
+    settings_ = AugmentSettings(shift=1.0, shear=0.1, scale=0.07, elastic=0.0)
     from_x = distorted(ramp[None], settings_)[0].astype(float) / 9
     from_y = distorted(ramp.T[None], settings_)[0].astype(float) / 9
     ys, xs = np.mgrid[6:22, 6:22]

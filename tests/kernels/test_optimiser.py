@@ -62,6 +62,8 @@ def assert_close(net, weights, thresholds):
 def test_adam_and_every_regulariser(decay, penalty, limit, rho):
     net, _ = trained(
         lr=0.01,
+        threshold_lr=0.1,
+        epsilon=1e-4,
         weight_decay=decay,
         norm_strength=penalty,
         norm_steepness=3.0,
@@ -82,12 +84,23 @@ def test_adam_and_every_regulariser(decay, penalty, limit, rho):
             if penalty:
                 gradient = gradient + weight_regulariser_gradient(weights[i], penalty, 3.0)
             weights[i], *moments[i][0] = adam_step(
-                weights[i], gradient, *moments[i][0], step + 1, learning_rate=rate, weight_decay=decay
+                weights[i],
+                gradient,
+                *moments[i][0],
+                step + 1,
+                learning_rate=rate,
+                eps=1e-4,
+                weight_decay=decay,
             )
             if limit:
                 weights[i] = max_norm(weights[i], limit)
             thresholds[i], *moments[i][1] = adam_step(
-                thresholds[i], gradients[i].threshold, *moments[i][1], step + 1, learning_rate=0.1 * rate
+                thresholds[i],
+                gradients[i].threshold,
+                *moments[i][1],
+                step + 1,
+                learning_rate=0.1 * rate,
+                eps=1e-4,
             )
             thresholds[i] = regularise_thresholds(
                 thresholds[i], activities[i + 1] > 0, rho * factor, floors[i]
@@ -132,6 +145,7 @@ def test_thresholds_stay_fixed_without_a_rate():
 
 def test_threads_do_not_change_a_bit():
     settings = {
+        "threshold_lr": 0.1,
         "norm_strength": 0.02,
         "max_norm": 0.9,
         "threshold_balance": 0.001,
