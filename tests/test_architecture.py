@@ -299,3 +299,24 @@ def test_places_that_cannot_be_written(tmp_path):
     assert shown.startswith("False ")
     assert python(nowhere + COMPILE, cwd=tmp_path, EVSNN_CACHE=below, TMPDIR=below) == "3\n"
     assert (tmp_path / "file").read_text() == "text"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
+def test_a_cache_that_others_can_write_is_not_used(tmp_path):
+    """Numba runs what it finds in its cache."""
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    temporary.mkdir()
+    program = "import evsnn_kernels, os; print(os.environ['NUMBA_CACHE_DIR'])"
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"EVSNN_CACHE": str(home), "TMPDIR": str(temporary)}
+
+    def used():
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    first = used()
+    assert first.startswith(str(home))
+    os.chmod(first, 0o777)
+    assert used().startswith(str(temporary))

@@ -370,6 +370,8 @@ def test_an_architecture_that_does_not_fit_a_file(small_run, tmp_path):
         (["--set", "network.tau_ms=nan"], ["tau_ms"]),
         (["--set", "encoder.kind=morse"], ["encoder", "'morse'"]),
         (["--set", "augment.shift=-1"], ["shift", "-1"]),
+        (["--set", "augment.shift=far"], ["[augment]", "shift", "'far'"]),
+        (["--set", "augment.shift=true"], ["[augment]", "shift", "True"]),
         (["--set", "data.path=5"], ["path", "5"]),
         (["--set", "data.fresh=often"], ["fresh", "true or false", "'often'"]),
     ],

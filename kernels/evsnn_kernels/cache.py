@@ -45,15 +45,32 @@ def configure() -> None:
 
 
 def _writable_folder(key: str) -> Path | None:
-    for base in (_user_cache(), Path(tempfile.gettempdir()) / f"evsnn-{_user_id()}"):
-        folder = base / f"kernels-{key}"
+    for base in (_user_cache, _temporary_cache):
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
+            folder = base() / f"kernels-{key}"
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            if _private(folder):
+                with tempfile.TemporaryFile(dir=folder):
+                    return folder
+        except (OSError, RuntimeError):  # no such folder, no home, no temporary folder
             continue
     return None
+
+
+def _private(folder: Path) -> bool:
+    """Whether nobody else can put files there: Numba runs what it finds in its cache."""
+    if not hasattr(os, "getuid"):
+        return True
+    # The folder above may be open to the user's group: some systems create every folder so.
+    return all(
+        place.stat().st_uid == os.getuid() and not place.stat().st_mode & others
+        for place, others in ((folder, 0o022), (folder.parent, 0o002))
+    )
+
+
+def _temporary_cache() -> Path:
+    return Path(tempfile.gettempdir()) / f"evsnn-{_user_id()}"
 
 
 def _user_id() -> int:

@@ -44,6 +44,9 @@ Scalar: TypeAlias = Any
 DECAY_LOW_BITS: Final = 10
 DECAY_LOW_SIZE: Final = 1 << DECAY_LOW_BITS
 
+#: Entries of the coarse table that cover every difference of two 32-bit times.
+_LARGEST_TABLE: Final = (1 << 32 >> DECAY_LOW_BITS) + 1
+
 #: ``last_spike`` of a neuron that has not fired: far enough back for any refractory period.
 NEVER: Final = -(1 << 62)
 
@@ -79,12 +82,14 @@ def decay_tables(tau_us: float) -> tuple[F32, F32]:
     -------
     decay_high, decay_low : ndarray of float32
         The coarse table ends in 0 where the factor falls below 1e-30, so that potentials reach zero
-        instead of becoming denormal; without decay it is the single entry 1.
+        instead of becoming denormal; without decay it is the single entry 1. A time constant of minutes
+        has a table for all 32-bit times instead.
     """
     low = np.exp(-np.arange(DECAY_LOW_SIZE) / tau_us).astype(np.float32)
     if np.isinf(tau_us):
         return np.ones(1, np.float32), low
-    size = int(np.ceil(69.1 * tau_us / DECAY_LOW_SIZE)) + 1
-    high = np.exp(-np.arange(size + 1) * DECAY_LOW_SIZE / tau_us).astype(np.float32)
-    high[-1] = 0.0
+    size = int(np.ceil(69.1 * tau_us / DECAY_LOW_SIZE)) + 2
+    high = np.exp(-np.arange(min(size, _LARGEST_TABLE)) * DECAY_LOW_SIZE / tau_us).astype(np.float32)
+    if size <= _LARGEST_TABLE:
+        high[-1] = 0.0
     return high, low

@@ -236,3 +236,9 @@ def test_decay_tables_follow_the_exponential():
         factor = high[np.minimum(dt >> 10, len(high) - 1)] * low[dt & 1023]
         np.testing.assert_allclose(factor, np.exp(-dt / tau_us), rtol=2e-7, atol=1e-25)
         assert high[-1] == 0.0
+
+
+def test_decay_table_of_a_very_long_time_constant_stays_small():
+    high, _ = layout.decay_tables(1e9)
+    assert len(high) == 2**22 + 1
+    assert high[-1] == pytest.approx(math.exp(-(2**32) / 1e9), rel=1e-6)
