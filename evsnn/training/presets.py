@@ -29,7 +29,7 @@ PRESETS = {
             weight_decay=0.0,
             norm_strength=0.002,
             norm_steepness=10.0,
-            threshold_balance=1e-4,
+            threshold_balance=1e-6,
         ),
     ),
 }
