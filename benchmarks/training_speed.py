@@ -3,6 +3,7 @@
 Measures 784-800-10 with stratified events, batch 100:
 
 - whole training epochs over a part of MNIST, with 1 and with N threads, interleaved;
+- beside it, what N threads give on arithmetic that shares no memory (two processors may be one core);
 - the parts of a training step, one thread;
 - the forward kernel of the first layer, in synaptic operations (SOPs) a second, beside a loop that adds the
   same weight rows in the same order without a neuron model, one thread.
@@ -46,6 +47,28 @@ def stream_rows(units, start, count, weight, total, first, last):
             unit = units[e]
             for i in range(weight.shape[1]):
                 total[s, i] += weight[unit, i]
+
+
+@cpu_kernel
+def arithmetic(values, first, last):
+    """Multiply and add inside the first-level cache: how much a second thread can give at all."""
+    for s in range(first, last):
+        for _ in range(20_000):
+            for i in range(values.shape[1]):
+                values[s, i] = values[s, i] * np.float32(0.999) + np.float32(0.1)
+
+
+def arithmetic_speedup(threads):
+    """How many times as fast N threads are as one on arithmetic that shares no memory."""
+    values = np.ones((4 * threads, 2048), np.float32)
+    seconds = {}
+    for n in (1, threads):
+        with Workers(n) as workers:
+            workers.run(arithmetic, len(values), values)
+            begin = time.perf_counter()
+            workers.run(arithmetic, len(values), values)
+            seconds[n] = time.perf_counter() - begin
+    return seconds[1] / seconds[threads]
 
 
 class Bench:
@@ -101,7 +124,7 @@ class Bench:
             state = layer.new_state(size)
             total = np.zeros((size, layer.n_out), np.float32)
             begin = time.perf_counter()
-            out = layer.forward(queue, state, buffer, self.workers)
+            out, _ = layer.forward(queue, state, buffer, self.workers)
             middle = time.perf_counter()
             self.workers.run(stream_rows, size, queue.units, queue.start, queue.count, layer._scaled, total)
             end = time.perf_counter()
@@ -133,13 +156,14 @@ def main(rate, samples, repeats, warm_epochs, out):
     one.first_layer(1)
     one.parts(2)
     whole = {n: [] for n in counts}
-    parts, layer = [], []
+    parts, layer, limit = [], [], []
     for _ in range(repeats):
         for n, bench in benches.items():
             seconds, totals = bench.epoch()
             whole[n].append(seconds)
         parts.append(one.parts(50))
         layer.append(one.first_layer())
+        limit.append(arithmetic_speedup(counts[-1]))
     means = totals.means()
     medians = np.median(parts, axis=0)
     ratios = [a / b for a, b in zip(whole[1], whole[counts[-1]], strict=True)]
@@ -147,6 +171,7 @@ def main(rate, samples, repeats, warm_epochs, out):
         "samples_per_second": {n: round(1 / statistics.median(whole[n])) for n in counts},
         "seconds_for_50000": {n: round(50_000 * statistics.median(whole[n]), 2) for n in counts},
         "speedup": round(statistics.median(ratios), 2),
+        "arithmetic_speedup": round(statistics.median(limit), 2),
         "microseconds_a_sample_one_thread": {
             name: round(1e6 * float(value), 1) for name, value in zip(PARTS, medians, strict=True)
         },

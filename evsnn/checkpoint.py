@@ -17,8 +17,10 @@ import numpy.typing as npt
 from evsnn.errors import DataError, SettingsError
 from evsnn.files import write_atomically
 from evsnn.hdf5 import decoded, fixed_text, open_dataset, readable_size, reading
-from evsnn.layers.dense import Dense
+from evsnn.layers.base import SpikingLayer
+from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import parse_architecture
+from evsnn.network.build import Parameters, build_layers
 from evsnn.network.network import Network
 from evsnn.network.settings import NetworkSettings
 
@@ -58,8 +60,9 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     network = checkpoint.network
     arrays = dict(checkpoint.arrays)
     for index, layer in enumerate(network.layers):
-        arrays[f"layer{index}/weight"] = layer.weight
-        arrays[f"layer{index}/threshold"] = layer.threshold
+        if isinstance(layer, SpikingLayer):
+            arrays[f"layer{index}/weight"] = layer.weight
+            arrays[f"layer{index}/threshold"] = layer.threshold
     # Built in memory: HDF5 does not survive a disk that fills up under it.
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
@@ -124,14 +127,15 @@ def _read(file: h5py.File, path: Path, size: int) -> Checkpoint:
     architecture = parse_architecture(decoded(attributes["architecture"]))
     settings = NetworkSettings(**json.loads(decoded(attributes["settings"])))
     arrays = {name: _array(file, name, path, size) for name in json.loads(decoded(attributes["arrays"]))}
-    layers = []
-    sizes = (architecture.n_inputs, *architecture.sizes)
-    for index, neuron in enumerate(settings.neurons(len(architecture.sizes))):
-        weight = _expect(arrays, f"layer{index}/weight", (sizes[index], sizes[index + 1]), path)
-        threshold = _expect(arrays, f"layer{index}/threshold", (sizes[index + 1],), path)
+
+    def stored(index: int, shape: tuple[int, int], neuron: NeuronSettings) -> Parameters:
+        weight = _expect(arrays, f"layer{index}/weight", shape, path)
+        threshold = _expect(arrays, f"layer{index}/threshold", shape[1:], path)
         if not (threshold > 0).all():
             raise DataError(f"{path}: layer {index + 1} has a threshold that is not positive")
-        layers.append(Dense(weight, threshold, neuron))
+        return weight, threshold
+
+    layers = build_layers(architecture, settings, stored)
     network = Network(architecture, layers, settings, int(attributes["seed"]))
     info = json.loads(decoded(attributes["info"]))
     if not isinstance(info, dict):

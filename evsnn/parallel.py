@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from evsnn.errors import SettingsError
 
-#: Ranges given to each thread, so that a thread with cheap samples takes over from one with dear ones.
-RANGES_PER_THREAD = 2
+#: Ranges for each thread, so that a thread with cheap samples takes over from one with dear ones.
+RANGES_PER_THREAD = 3
 
 #: Elementary operations below which handing a kernel to threads costs more than it saves.
 LEAST_WORK = 200_000
@@ -43,7 +43,7 @@ class Workers:
         if threads is not None and threads < 1:
             raise SettingsError(f"threads must be 1 or more, got {threads}")
         self.threads = threads or available_threads()
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def run(
         self,
@@ -61,9 +61,17 @@ class Workers:
             return
         parts = min(size, self.threads * RANGES_PER_THREAD)
         edges = [size * part // parts for part in range(parts + 1)]
-        futures = [self._pool.submit(kernel, *arguments, low, high) for low, high in pairwise(edges)]
-        for future in futures:
-            future.result()
+        ranges = iter(list(pairwise(edges)))
+
+        def take_ranges() -> None:
+            for low, high in ranges:
+                kernel(*arguments, low, high)
+
+        # The calling thread takes its share: waking a thread costs more than a small kernel.
+        helpers = [self._pool.submit(take_ranges) for _ in range(min(parts, self.threads) - 1)]
+        take_ranges()
+        for helper in helpers:
+            helper.result()
 
     def close(self) -> None:
         """End the threads."""

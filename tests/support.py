@@ -59,7 +59,7 @@ def run_layer(
     layer = Dense(weight.astype(np.float32), threshold.astype(np.float32), neuron)
     state = layer.new_state(len(samples))
     with Workers(threads) as workers:
-        out = layer.forward(queue_of(samples), state, QueueBuffer(), workers)
+        out, _ = layer.forward(queue_of(samples), state, QueueBuffer(), workers)
     return [out.sample(s) for s in range(len(samples))], state.potential
 
 

@@ -293,7 +293,7 @@ def test_samples_without_events_are_legal(tmp_path):
         ("0-10", ["'0'"]),
         ("784-0", ["'0'"]),
         ("784-+5", ["'+5'"]),
-        ("784-20C5-10", ["'20C5'", "token 2", "fully connected"]),
+        ("784-20C5-10", ["'20C5'", "token 2", "does not fit its input of 1x784x1"]),
         ("28x28-20C5p2-P2-10", ["'20C5p2'", "token 2"]),
         ("28x28-P2-10", ["'P2'"]),
         ("28x28x-10", ["'28x28x'"]),

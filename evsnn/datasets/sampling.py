@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -84,3 +86,46 @@ class FreshEvents:
     def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
         """Draw the events of some samples for one epoch."""
         return next(self._encoders).draw(self._images, samples, epoch)
+
+
+class Lookahead:
+    """The batches of an epoch in order, each drawn while the one before is being learned.
+
+    Parameters
+    ----------
+    source : Source
+    batches : sequence of ndarray of int64
+        Samples of each batch.
+    epoch : int
+    threaded : bool
+        Whether to draw ahead; otherwise each batch is drawn when it is taken.
+    """
+
+    def __init__(
+        self, source: Source, batches: Sequence[npt.NDArray[np.int64]], epoch: int, threaded: bool
+    ) -> None:
+        self._source = source
+        self._batches = iter(batches)
+        self._epoch = epoch
+        self._executor = ThreadPoolExecutor(1) if threaded else None
+        self._pending: Future[Queue] | None = None
+
+    def take(self) -> Queue:
+        """Events of the next batch; valid until the call after the next."""
+        if self._pending is None:
+            return self._source.batch(next(self._batches), self._epoch)
+        queue = self._pending.result()
+        self._pending = None
+        return queue
+
+    def begin_next(self) -> None:
+        """Begin to draw the batch that will be taken next, if there is one."""
+        if self._executor is not None and (samples := next(self._batches, None)) is not None:
+            self._pending = self._executor.submit(self._source.batch, samples, self._epoch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown()

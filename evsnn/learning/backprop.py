@@ -9,6 +9,7 @@ import numpy.typing as npt
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import backward
 
+from evsnn.layers.base import SpikingLayer
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
 from evsnn.network.simulation import Pass
@@ -47,7 +48,7 @@ def backpropagate(
     -------
     loss : ndarray of float64, shape (n_samples,)
     gradients : list of Gradient
-        A layer each.
+        A layer with neurons each.
     """
     counts = forward.counts
     error = np.empty_like(counts)
@@ -70,6 +71,10 @@ def backpropagate(
     gradients: list[Gradient] = []
     for index in range(len(network.layers) - 1, -1, -1):
         layer = network.layers[index]
+        inputs = forward.activities[index]
+        if not isinstance(layer, SpikingLayer):
+            error = layer.propagate(inputs, error, normalise=settings.normalise, workers=workers)
+            continue
         delta, threshold_delta = layer.deltas(
             forward.activities[index + 1],
             error,
@@ -77,7 +82,6 @@ def backpropagate(
             is_output=index == len(network.layers) - 1,
             workers=workers,
         )
-        inputs = forward.activities[index]
         weight, threshold = layer.gradients(
             inputs, delta, threshold_delta, normalise=settings.normalise, workers=workers
         )

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from evsnn_kernels.cpu import optimiser as kernels
 from evsnn_kernels.cpu import regulariser
 
-from evsnn.errors import DataError
+from evsnn.errors import DataError, SettingsError
+from evsnn.layers.base import SpikingLayer
 from evsnn.layers.dense import Dense
 from evsnn.learning.backprop import Gradient
 from evsnn.learning.settings import LearningSettings
@@ -28,23 +29,31 @@ class Optimiser:
         Its parameters are updated in place.
     settings : LearningSettings
     workers : Workers
+
+    Raises
+    ------
+    SettingsError
+        If a regulariser does not fit the network's layers.
     """
 
     def __init__(self, network: Network, settings: LearningSettings, workers: Workers) -> None:
+        if settings.threshold_balance > 0 and not all(isinstance(layer, Dense) for layer in network.layers):
+            raise SettingsError("threshold_balance is for fully connected networks; set it to 0")
         self._network = network
         self._settings = settings
         self._workers = workers
         self.step_number = 0
         moments = 2 if settings.optimizer == "adam" else 1
         self._weight_moments = [
-            [np.zeros_like(layer.weight) for _ in range(moments)] for layer in network.layers
+            [np.zeros_like(layer.weight) for _ in range(moments)] for layer in network.spiking_layers
         ]
         self._threshold_moments = [
-            [np.zeros((1, layer.n_out), np.float32) for _ in range(moments)] for layer in network.layers
+            [np.zeros((1, len(layer.threshold)), np.float32) for _ in range(moments)]
+            for layer in network.spiking_layers
         ]
         self._floors = [
-            np.full(layer.n_out, settings.threshold_floor * layer.initial_threshold, np.float32)
-            for layer in network.layers
+            np.full(len(layer.threshold), settings.threshold_floor * layer.initial_threshold, np.float32)
+            for layer in network.spiking_layers
         ]
 
     def step(
@@ -64,11 +73,12 @@ class Optimiser:
         self.step_number += 1
         settings = self._settings
         rate = settings.lr * rate_factor
-        for index, (layer, gradient) in enumerate(zip(self._network.layers, gradients, strict=True)):
+        layers = self._network.spiking_layers
+        for index, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
             if settings.norm_strength > 0:
                 self._workers.run(
                     regulariser.add_norm_penalty,
-                    layer.n_out,
+                    len(layer.threshold),
                     layer.weight,
                     self._norms(layer),
                     settings.norm_strength,
@@ -82,7 +92,7 @@ class Optimiser:
                 norms = self._norms(layer)
                 self._workers.run(
                     regulariser.limit_norms,
-                    layer.n_out,
+                    len(layer.threshold),
                     norms,
                     settings.max_norm,
                     layer.weight,
@@ -96,8 +106,8 @@ class Optimiser:
             if settings.threshold_balance > 0:
                 self._workers.run(
                     regulariser.balance_thresholds,
-                    layer.n_out,
-                    activities[index + 1],
+                    len(layer.threshold),
+                    activities[self._network.layers.index(layer) + 1],
                     np.float32(settings.threshold_balance * rate_factor),
                     layer.threshold,
                     work=0,  # every range would count the whole batch again
@@ -105,9 +115,11 @@ class Optimiser:
             np.maximum(layer.threshold, self._floors[index], out=layer.threshold)
             layer.refresh(self._workers)
 
-    def _norms(self, layer: Dense) -> npt.NDArray[np.float64]:
-        norms = np.empty(layer.n_out, np.float64)
-        self._workers.run(regulariser.squared_norms, layer.n_out, layer.weight, norms, work=layer.weight.size)
+    def _norms(self, layer: SpikingLayer) -> npt.NDArray[np.float64]:
+        norms = np.empty(len(layer.threshold), np.float64)
+        self._workers.run(
+            regulariser.squared_norms, len(layer.threshold), layer.weight, norms, work=layer.weight.size
+        )
         return norms
 
     def _update(
@@ -146,7 +158,7 @@ class Optimiser:
     def state(self) -> dict[str, Float32]:
         """Moments of every layer by name, as a checkpoint stores them."""
         arrays = {}
-        for index, _ in enumerate(self._network.layers):
+        for index, _ in enumerate(self._network.spiking_layers):
             for place, array in enumerate(self._weight_moments[index]):
                 arrays[f"layer{index}/weight_moment{place}"] = array
             for place, array in enumerate(self._threshold_moments[index]):

@@ -14,8 +14,10 @@ from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import Events, EventSet
 from evsnn.events.file import EventSplit
 from evsnn.events.queue import Queue
-from evsnn.layers.dense import Dense
+from evsnn.layers.base import Layer, SpikingLayer
+from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
+from evsnn.network.build import Parameters, build_layers
 from evsnn.network.settings import NetworkSettings
 from evsnn.network.simulation import Pass, Simulator
 from evsnn.parallel import Workers
@@ -60,20 +62,20 @@ class Network:
     Parameters
     ----------
     architecture : Architecture
-    layers : list of Dense
-        Sizes as the architecture says.
+    layers : list of Layer
+        As the architecture says.
     settings : NetworkSettings
     seed : int
         Seed the initial weights were drawn with.
     """
 
     def __init__(
-        self, architecture: Architecture, layers: Sequence[Dense], settings: NetworkSettings, seed: int
+        self, architecture: Architecture, layers: Sequence[Layer], settings: NetworkSettings, seed: int
     ) -> None:
-        sizes = (architecture.n_inputs, *architecture.sizes)
-        found = tuple((layer.n_in, layer.n_out) for layer in layers)
-        if found != tuple(pairwise(sizes)):
-            raise SettingsError(f"layers of sizes {found} do not make the architecture {architecture.text}")
+        planned = [(plan.in_shape, plan.out_shape) for plan in architecture.layers]
+        found = [(layer.in_shape, layer.out_shape) for layer in layers]
+        if found != planned:
+            raise SettingsError(f"layers of shapes {found} do not make the architecture {architecture.text}")
         self.architecture = architecture
         self.layers = list(layers)
         self.settings = settings
@@ -101,14 +103,17 @@ class Network:
         """
         parsed = parse_architecture(architecture)
         settings = settings or NetworkSettings()
-        neurons = settings.neurons(len(parsed.sizes))
         key = seed_words(seed)
-        sizes = (parsed.n_inputs, *parsed.sizes)
-        layers = [
-            Dense.drawn(n_in, n_out, neuron, key, index)
-            for index, (n_in, n_out, neuron) in enumerate(zip(sizes, sizes[1:], neurons, strict=False))
-        ]
-        return cls(parsed, layers, settings, seed)
+
+        def draw(index: int, shape: tuple[int, int], neuron: NeuronSettings) -> Parameters:
+            return SpikingLayer.draw(*shape, neuron, key, index)
+
+        return cls(parsed, build_layers(parsed, settings, draw), settings, seed)
+
+    @property
+    def spiking_layers(self) -> list[SpikingLayer]:
+        """The layers that have neurons, in order."""
+        return [layer for layer in self.layers if isinstance(layer, SpikingLayer)]
 
     @property
     def n_inputs(self) -> int:
@@ -118,12 +123,12 @@ class Network:
     @property
     def n_classes(self) -> int:
         """Number of output neurons."""
-        return self.architecture.sizes[-1]
+        return self.architecture.n_outputs
 
     @property
     def parameters(self) -> int:
         """Number of trainable values."""
-        return sum(layer.parameters for layer in self.layers)
+        return sum(layer.parameters for layer in self.spiking_layers)
 
     @property
     def dense_macs(self) -> int:

@@ -12,7 +12,7 @@ from evsnn_kernels.cpu import activity as activity_kernels
 
 from evsnn.errors import SettingsError
 from evsnn.events.queue import Queue, QueueBuffer
-from evsnn.layers.dense import Dense, LayerState
+from evsnn.layers.base import Layer, LayerState, SpikingLayer
 from evsnn.parallel import Workers
 
 Float32 = npt.NDArray[np.float32]
@@ -55,22 +55,27 @@ class Simulator:
 
     Parameters
     ----------
-    layers : sequence of Dense
+    layers : sequence of Layer
     workers : Workers
     activity : {"counts", "trace"}
         Activity measure that learning uses (docs/model.md, S7).
     """
 
-    def __init__(self, layers: Sequence[Dense], workers: Workers, activity: str = "counts") -> None:
+    def __init__(self, layers: Sequence[Layer], workers: Workers, activity: str = "counts") -> None:
         if activity not in _ACTIVITIES:
             raise SettingsError(f"activity must be one of {', '.join(_ACTIVITIES)}, got {activity!r}")
         self.layers = layers
         self.workers = workers
         self._activity = activity
         self._buffers = [QueueBuffer() for _ in layers]
-        # Input and output traces of a layer decay with that layer's own time constant.
-        taus = [layers[0].neuron.tau_us] + [layer.neuron.tau_us for layer in layers]
-        self._decay = [layout.decay_tables(tau) for tau in taus]
+        # A trace decays with the time constant of its layer; that of the input, and of a relay, with that of
+        # the neurons it reaches.
+        tables = []
+        tau = np.inf
+        for layer in reversed(layers):
+            tau = layer.neuron.tau_us if isinstance(layer, SpikingLayer) else tau
+            tables.append(layout.decay_tables(tau))
+        self._decay = [tables[-1], *reversed(tables)]
 
     def forward(self, queue: Queue, duration_us: int) -> Pass:
         """Simulate a batch from rest.
@@ -86,12 +91,17 @@ class Simulator:
         activities = [self._measure(queue, layers[0].n_in, 0, self._activity, duration_us)]
         events = [queue.count.copy()]
         operations = []
+        gain = 1.0  # of an event that came through one pooling layer after the other
         for index, (layer, buffer) in enumerate(zip(layers, self._buffers, strict=True)):
             state = layer.new_state(len(queue))
-            operations.append(layer.synaptic_operations(queue))
-            queue = layer.forward(queue, state, buffer, self.workers)
+            queue, used = layer.forward(queue, state, buffer, self.workers)
+            operations.append(used)
             events.append(queue.count.copy())
-            activities.append(self._measure(queue, layer.n_out, index + 1, self._activity, duration_us))
+            activity = self._measure(queue, layer.n_out, index + 1, self._activity, duration_us)
+            if layer.event_weight != 1.0:
+                activity *= np.float32(layer.event_weight * gain)
+            gain = 1.0 if isinstance(layer, SpikingLayer) else gain * layer.event_weight
+            activities.append(activity)
         counts = activities[-1]
         if self._activity != "counts":
             counts = self._measure(queue, layers[-1].n_out, len(layers), "counts", duration_us)
@@ -101,7 +111,7 @@ class Simulator:
         """Simulate a batch from given states, which are updated; return the queue of every layer."""
         queues = []
         for layer, state, buffer in zip(self.layers, states, self._buffers, strict=True):
-            queue = layer.forward(queue, state, buffer, self.workers)
+            queue, _ = layer.forward(queue, state, buffer, self.workers)
             queues.append(queue)
         return queues
 

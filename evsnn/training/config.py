@@ -91,7 +91,7 @@ class RunConfig:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise SettingsError(f"{name} must be a whole number in {low} to {high}, got {value!r}")
         if self.arch:
-            self.network.neurons(len(parse_architecture(self.arch).sizes))
+            self.network.neurons(parse_architecture(self.arch).n_spiking)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, nested by section."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evsnn.datasets.sampling import Source
+from evsnn.datasets.sampling import Lookahead, Source
 from evsnn.errors import EvsnnError
-from evsnn.events.queue import Queue
 from evsnn.learning.backprop import backpropagate
 from evsnn.learning.optimiser import Optimiser
 from evsnn.learning.schedule import rate_factor
@@ -166,11 +163,11 @@ class Trainer:
         size = self._learning.batch_size
         batches = [order[low : low + size] for low in range(self.batch * size, len(order), size)]
         begin = time.perf_counter()
-        with contextlib.closing(self._queues(batches)) as queues:
-            for samples, queue in zip(batches, queues, strict=True):
+        with Lookahead(self._source, batches, self.epoch, self._workers.threads > 1) as lookahead:
+            for samples in batches:
                 if should_stop is not None and should_stop():
                     return None
-                self._train_batch(samples, queue)
+                self._train_batch(samples, lookahead)
                 self.batch += 1
                 now = time.perf_counter()
                 self.totals.seconds += now - begin
@@ -183,25 +180,11 @@ class Trainer:
         self.epoch += 1
         return finished
 
-    def _queues(self, batches: Sequence[npt.NDArray[np.int64]]) -> Generator[Queue, None, None]:
-        """Events of each batch; with several threads, the next batch is drawn while one is learned."""
-        if self._workers.threads == 1:
-            for samples in batches:
-                yield self._source.batch(samples, self.epoch)
-            return
-        with ThreadPoolExecutor(1) as ahead:
-            pending = None
-            for samples in batches:
-                following = ahead.submit(self._source.batch, samples, self.epoch)
-                if pending is not None:
-                    yield pending.result()
-                pending = following
-            if pending is not None:
-                yield pending.result()
-
-    def _train_batch(self, samples: npt.NDArray[np.int64], queue: Queue) -> None:
+    def _train_batch(self, samples: npt.NDArray[np.int64], lookahead: Lookahead) -> None:
         labels = self._source.labels[samples]
-        forward = self._simulator.forward(queue, self._source.duration_us)
+        forward = self._simulator.forward(lookahead.take(), self._source.duration_us)
+        # What follows has parts that one thread does alone: the next batch is drawn in their shade.
+        lookahead.begin_next()
         loss, gradients = backpropagate(self.network, forward, labels, self._learning, self._workers)
         total = float(loss.sum())
         if not np.isfinite(total):

@@ -60,8 +60,14 @@ class Case:
         parsed = parse_architecture("-".join(str(n) for n in self.sizes))
         physics = NetworkSettings(alpha=1.0, kappa=self.kappa, sigma=self.sigma)
         layers = [
-            Dense(w, t, n)
-            for w, t, n in zip(self.weights, self.thresholds, physics.neurons(len(self.weights)), strict=True)
+            Dense(w, t, n, plan.in_shape)
+            for w, t, n, plan in zip(
+                self.weights,
+                self.thresholds,
+                physics.neurons(len(self.weights)),
+                parsed.layers,
+                strict=True,
+            )
         ]
         return Network(parsed, layers, physics, 0)
 

@@ -201,14 +201,14 @@ def test_state_carries_over_any_cut(refractory_ms, kappa):
     )
     with Workers(1) as workers:
         whole = layer.new_state(1)
-        expected = layer.forward(queue_of([(times, units)]), whole, QueueBuffer(), workers).sample(0)
+        expected = layer.forward(queue_of([(times, units)]), whole, QueueBuffer(), workers)[0].sample(0)
         for wished in (1, 57, 199):
             cut = wished
             while times[cut] == times[cut - 1]:
                 cut += 1
             state = layer.new_state(1)
             parts = [
-                layer.forward(queue_of([part]), state, QueueBuffer(), workers).sample(0)
+                layer.forward(queue_of([part]), state, QueueBuffer(), workers)[0].sample(0)
                 for part in ((times[:cut], units[:cut]), (times[cut:], units[cut:]))
             ]
             np.testing.assert_array_equal(np.concatenate([parts[0][0], parts[1][0]]), expected[0])

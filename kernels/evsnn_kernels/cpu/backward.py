@@ -89,7 +89,9 @@ def layer_delta(
     Parameters
     ----------
     activity : float32 (n_samples, n)
-    threshold : float32 (n,)
+    threshold : float32 (members,)
+        Of each member of a WTA group. Neuron ``i * groups + g`` is member i of group g, so that a dense
+        layer is one group, and a convolution has a group of maps at every place.
     coupling : float32
         sigma * kappa.
     normalise : int64
@@ -103,31 +105,40 @@ def layer_delta(
     out_threshold_delta : float32 (n_samples, n)
         ``delta`` times the effective activity.
     """
-    n = activity.shape[1]
+    members = threshold.shape[0]
+    groups = activity.shape[1] // members
     for s in range(first, last):
         active = 0
-        total_error = np.float32(0.0)
-        total_activity = np.float32(0.0)
         square = np.float32(0.0)
-        for i in range(n):
-            if is_output != 0 or activity[s, i] > np.float32(0.0):
-                active += 1
-                total_error += error[s, i]
-                total_activity += activity[s, i]
-                gain = np.float32(1.0) / threshold[i]
-                square += gain * gain
+        for i in range(members):
+            gain = np.float32(1.0) / threshold[i]
+            for k in range(i * groups, (i + 1) * groups):
+                if is_output != 0 or activity[s, k] > np.float32(0.0):
+                    active += 1
+                    square += gain * gain
         scale = np.float32(1.0)
         if normalise != 0 and active > 0:
             scale = np.float32(math.sqrt(square / np.float32(active)))
-        for i in range(n):
-            delta = np.float32(0.0)
-            effective = np.float32(0.0)
-            if is_output != 0 or activity[s, i] > np.float32(0.0):
-                shared = lateral_inverse(error[s, i], total_error, coupling, active)
-                delta = shared / (threshold[i] * scale)
-                effective = effective_activity(activity[s, i], total_activity, coupling)
-            out_delta[s, i] = delta
-            out_threshold_delta[s, i] = delta * effective
+        for g in range(groups):
+            active = 0
+            total_error = np.float32(0.0)
+            total_activity = np.float32(0.0)
+            for i in range(members):
+                k = i * groups + g
+                if is_output != 0 or activity[s, k] > np.float32(0.0):
+                    active += 1
+                    total_error += error[s, k]
+                    total_activity += activity[s, k]
+            for i in range(members):
+                k = i * groups + g
+                delta = np.float32(0.0)
+                effective = np.float32(0.0)
+                if is_output != 0 or activity[s, k] > np.float32(0.0):
+                    shared = lateral_inverse(error[s, k], total_error, coupling, active)
+                    delta = shared / (threshold[i] * scale)
+                    effective = effective_activity(activity[s, k], total_activity, coupling)
+                out_delta[s, k] = delta
+                out_threshold_delta[s, k] = delta * effective
 
 
 @cpu_kernel

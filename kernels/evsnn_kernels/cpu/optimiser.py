@@ -73,8 +73,10 @@ def sgd_step(
 
 
 @cpu_kernel
-def divide_by_threshold(weight: F32, threshold: F32, out_weight: F32, first: Scalar, last: Scalar) -> None:
-    """Weights in units of the receiving neuron's threshold, for the forward pass (S1)."""
+def divide_by_threshold(
+    weight: F32, threshold: F32, gain: Scalar, out_weight: F32, first: Scalar, last: Scalar
+) -> None:
+    """Weights in units of the receiving neuron's threshold, times the weight of an input event (S1, S19)."""
     for k in range(first, last):
         for i in range(weight.shape[1]):
-            out_weight[k, i] = weight[k, i] / threshold[i]
+            out_weight[k, i] = weight[k, i] / threshold[i] * gain

@@ -1,0 +1,97 @@
+"""Average pooling as a relay of events: no neurons, no threshold (docs/model.md, S19)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evsnn_kernels.jit import cpu_kernel
+from evsnn_kernels.layout import F32, I64, U32, Scalar
+
+
+@cpu_kernel
+def forward(
+    times: U32,
+    units: U32,
+    start: I64,
+    count: I64,
+    height: Scalar,
+    width: Scalar,
+    size: Scalar,
+    out_times: U32,
+    out_units: U32,
+    out_slot: I64,
+    out_count: I64,
+    first: Scalar,
+    last: Scalar,
+) -> None:
+    """Send each event of samples first:last from (c, y, x) to (c, y // size, x // size).
+
+    Parameters
+    ----------
+    times, units, start, count
+        Input queue.
+    height, width, size : int64
+        Input size and pooling size; rows and columns that fill no whole window have no target.
+    out_times, out_units, out_slot, out_count
+        Output queue, sorted by (time, unit).
+    """
+    out_height = height // size
+    out_width = width // size
+    for s in range(first, last):
+        slot = out_slot[s]
+        capacity = out_slot[s + 1] - slot
+        produced = 0
+        for e in range(start[s], start[s] + count[s]):
+            unit = np.int64(units[e])
+            x = unit % width // size
+            y = unit // width % height // size
+            channel = unit // (width * height)
+            if x >= out_width or y >= out_height:
+                continue
+            if produced < capacity:
+                relayed = np.uint32((channel * out_height + y) * out_width + x)
+                at = slot + produced
+                while at > slot and out_times[at - 1] == times[e] and out_units[at - 1] > relayed:
+                    out_times[at] = out_times[at - 1]
+                    out_units[at] = out_units[at - 1]
+                    at -= 1
+                out_times[at] = times[e]
+                out_units[at] = relayed
+            produced += 1
+        out_count[s] = produced
+
+
+@cpu_kernel
+def propagate(
+    activity: F32,
+    height: Scalar,
+    width: Scalar,
+    size: Scalar,
+    gain: Scalar,
+    error: F32,
+    out_error: F32,
+    first: Scalar,
+    last: Scalar,
+) -> None:
+    """Error of the active inputs of a pooling layer: gain times the error of their window.
+
+    Parameters
+    ----------
+    activity : float32 (n_samples, channels * height * width)
+    height, width, size : int64
+    gain : float32
+        Weight of a relayed event, 1 / size^2.
+    error : float32 (n_samples, channels * (height // size) * (width // size))
+    out_error : float32, as activity
+    """
+    out_height = height // size
+    out_width = width // size
+    for s in range(first, last):
+        for k in range(activity.shape[1]):
+            x = k % width // size
+            y = k // width % height // size
+            channel = k // (width * height)
+            value = np.float32(0.0)
+            if activity[s, k] > np.float32(0.0) and x < out_width and y < out_height:
+                value = gain * error[s, (channel * out_height + y) * out_width + x]
+            out_error[s, k] = value
