@@ -26,6 +26,15 @@ def mnist_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nmnist_archive() -> Path:
+    """The 800 N-MNIST recordings that the repository brings."""
+    path = ROOT / "benchmarks" / "data" / "nmnist-800.zip"
+    if not path.is_file():
+        pytest.skip("the N-MNIST recordings are in the repository only, not in a source distribution")
+    return path
+
+
+@pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a tiny network trained for two epochs; not to be written to."""
     from support import SMALL, evsnn
@@ -45,3 +54,9 @@ def small_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = evsnn("convert-mnist", "--embedded", "--limit", 60, "--validation", 12, "-o", path)
     assert done.code == 0, done.err
     return path
+
+
+@pytest.fixture
+def spread(monkeypatch):
+    """Hand even the smallest kernel to threads."""
+    monkeypatch.setattr("evsnn.parallel.LEAST_WORK", 0)

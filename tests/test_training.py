@@ -11,7 +11,15 @@ import pytest
 from support import toy_events, write_events
 
 import evsnn
-from evsnn import AugmentSettings, EncoderSettings, LearningSettings, Network, NetworkSettings
+from evsnn import (
+    AugmentSettings,
+    EncoderSettings,
+    LearningSettings,
+    Network,
+    NetworkSettings,
+    load_model,
+    save_model,
+)
 from evsnn.datasets import embedded_mnist
 from evsnn.datasets.encoding import encode_images
 from evsnn.errors import DataError, SettingsError
@@ -39,12 +47,6 @@ def digits():
     settings = EncoderSettings("poisson", rate=5.0)
     with Workers(1) as workers:
         return encode_images(embedded_mnist()["train"].part(0, 20), settings, 0, workers)
-
-
-@pytest.fixture
-def spread(monkeypatch):
-    """Hand even the smallest kernel to threads."""
-    monkeypatch.setattr("evsnn.parallel.LEAST_WORK", 0)
 
 
 def new(arch=ARCH, settings=NETWORK, seed=0):
@@ -405,3 +407,41 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(toys):
         toys.classes,
     )
     assert peak(more)[1] > 1.5 * memory  # the measurement does see what grows
+
+
+# Convolutions
+
+
+def conv_net(seed=1):
+    settings = NetworkSettings(alpha=(1.0, 0.5, 1.0), clamp=8.0, kappa=(-0.1, 0.0, 0.0))
+    return Network.from_architecture("6x6-8C3-P2-20-3", seed=seed, settings=settings)
+
+
+@pytest.mark.usefixtures("spread")
+def test_a_convolutional_network_learns_with_the_same_bits_for_any_threads():
+    data = toy_events(np.random.default_rng(0), n=90, size=6)
+    nets = [conv_net() for _ in range(3)]
+    learning = LearningSettings(lr=1e-2, batch_size=10)
+    for threads, net in enumerate(nets, start=1):
+        history = fit(net, data, epochs=15, learning=learning, seed=3, threads=threads)
+    assert history[-1]["train_accuracy"] > 0.9
+    assert history[-1]["synaptic_operations_per_sample"][1] == 0  # pooling only relays
+    for other in nets[1:]:
+        for a, b in zip(nets[0].spiking_layers, other.spiking_layers, strict=True):
+            np.testing.assert_array_equal(a.weight, b.weight)
+            np.testing.assert_array_equal(a.threshold, b.threshold)
+
+
+def test_a_convolutional_model_survives_its_file(tmp_path):
+    data = toy_events(np.random.default_rng(1), n=12, size=6)
+    net = conv_net()
+    save_model(tmp_path / "model.h5", net)
+    again = load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(net.predict(data), again.predict(data))
+    record = again.run(data[0], record="membrane")
+    assert [rows.shape[1] for rows in record.membrane] == [128, 0, 20, 3]
+    assert record.prediction == again.predict(data)[0]
+    plain = again.run(data[0])
+    for a, b in zip(record.spikes, plain.spikes, strict=True):
+        np.testing.assert_array_equal(a.times, b.times)
+        np.testing.assert_array_equal(a.units, b.units)

@@ -45,7 +45,8 @@ class Record:
         Times of the input events; with ``record="membrane"``.
     membrane : list of ndarray of float32, shape (n_groups, n), or empty
         Membrane potential over threshold of every layer after the input events of each time, before the
-        next decay; with ``record="membrane"``.
+        next decay; with ``record="membrane"``. Place by place for a convolution, no columns for a pooling
+        layer.
     """
 
     spikes: list[Events]
@@ -253,8 +254,8 @@ class Network:
             int(np.argmax(best)),
             events.times[edges[:-1]] if record == "membrane" else None,
             [
-                np.array(rows, np.float32).reshape(len(rows), layer.n_out)
-                for rows, layer in zip(membrane, self.layers, strict=True)
+                np.array(rows, np.float32).reshape(len(rows), state.potential.shape[1])
+                for rows, state in zip(membrane, states, strict=True)
             ]
             if record == "membrane"
             else [],

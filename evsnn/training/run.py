@@ -15,6 +15,7 @@ from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
 from evsnn.files import append_line, write_atomically
+from evsnn.layers.base import SpikingLayer
 from evsnn.network.network import Network
 from evsnn.parallel import Workers
 from evsnn.plots import plot_curves
@@ -183,7 +184,7 @@ class Run:
                     checkpoint.save_model(self.folder / MODEL, network, {"epoch": best.epoch})
                 self._save(trainer, best)
                 listener.epoch(metrics)
-                for line in health_warnings(metrics, network.architecture.sizes, config.learning.loss):
+                for line in _warnings(network, metrics, config.learning.loss):
                     listener.warning(line)
             interrupted = trainer.epoch < config.epochs
             if interrupted:
@@ -308,6 +309,17 @@ def read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
         if metrics["epoch"] == epochs:
             return history
     raise DataError(f"{path}: ends before epoch {epochs}, which {CHECKPOINT} holds; {remedy}")
+
+
+def _warnings(network: Network, metrics: dict[str, Any], loss: str) -> list[str]:
+    """Health of the layers that have neurons; a pooling layer only repeats what the one before says."""
+    places = [index for index, layer in enumerate(network.layers) if isinstance(layer, SpikingLayer)]
+    events, active = metrics["events_per_sample"], metrics["active_share"]
+    means = metrics | {
+        "events_per_sample": [events[0], *(events[index + 1] for index in places)],
+        "active_share": [active[index] for index in places],
+    }
+    return health_warnings(means, tuple(network.layers[index].n_out for index in places), loss)
 
 
 def _first(values: list[float] | None) -> float | None:

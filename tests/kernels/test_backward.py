@@ -173,6 +173,7 @@ def test_gradients_equal_the_plain_recursion(normalise, loss, lateral):
                 )
 
 
+@pytest.mark.usefixtures("spread")
 @pytest.mark.parametrize("normalise", [True, False])
 def test_threads_do_not_change_a_bit(normalise):
     case = Case(1, sizes=(50, 70, 10), batch=33)

@@ -117,6 +117,7 @@ def test_conv_of_a_single_place_equals_dense(refractory_ms):
     assert operations.tolist() == [150 * 9] * 3
 
 
+@pytest.mark.usefixtures("spread")
 def test_threads_and_growing_queues_do_not_change_a_bit():
     rng = np.random.default_rng(1)
     layer = Conv2d(
@@ -225,6 +226,7 @@ def test_gradient_is_the_derivative_of_the_surrogate(seed):
             np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.usefixtures("spread")
 @pytest.mark.parametrize("normalise", [True, False])
 def test_gradients_do_not_depend_on_threads(normalise):
     one = gradients(3, normalise=normalise)[2]

@@ -174,6 +174,7 @@ def test_queues_grow_and_nothing_is_lost():
         assert_same(found[sample], potential[sample], reference(weight, threshold, neuron, times, units))
 
 
+@pytest.mark.usefixtures("spread")
 @pytest.mark.parametrize("refractory_ms", [0.0, 2.0])
 def test_threads_do_not_change_a_bit(refractory_ms):
     rng = np.random.default_rng(2)

@@ -143,6 +143,7 @@ def test_thresholds_stay_fixed_without_a_rate():
         np.testing.assert_array_equal(layer.threshold, start.threshold)
 
 
+@pytest.mark.usefixtures("spread")
 def test_threads_do_not_change_a_bit():
     settings = {
         "threshold_lr": 0.1,
