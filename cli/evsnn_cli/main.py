@@ -8,6 +8,7 @@ import click
 
 from evsnn_cli.console import CONTEXT_SETTINGS, report_error
 from evsnn_cli.convert_mnist import convert_mnist
+from evsnn_cli.convert_nmnist import convert_nmnist
 from evsnn_cli.evaluate import evaluate
 from evsnn_cli.info import info
 from evsnn_cli.train import train
@@ -47,7 +48,7 @@ def cli(debug: bool) -> None:
     """Hold the subcommands together."""
 
 
-for _command in (train, evaluate, convert_mnist, info):
+for _command in (train, evaluate, convert_mnist, convert_nmnist, info):
     cli.add_command(_command)
 
 

@@ -23,7 +23,7 @@ BLOCK = 2000
 UInt32 = npt.NDArray[np.uint32]
 
 
-def _packed(queue: Queue) -> tuple[UInt32, UInt32]:
+def pack(queue: Queue) -> tuple[UInt32, UInt32]:
     """Times and units of a queue without the gaps between its slots."""
     offsets = np.zeros(len(queue) + 1, np.int64)
     np.cumsum(queue.count, out=offsets[1:])
@@ -45,7 +45,7 @@ def encode_images(data: ImageSet, encoder: EncoderSettings, seed: int, workers: 
     times, units, counts = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
     for start in range(0, len(data), BLOCK):
         queue = draw.draw(data.images, np.arange(start, min(start + BLOCK, len(data))))
-        packed = _packed(queue)
+        packed = pack(queue)
         times.append(packed[0])
         units.append(packed[1])
         counts.append(queue.count)
@@ -136,7 +136,7 @@ def convert_images(
                 stop = min(start + BLOCK, len(part))
                 queue = draw.draw(part.images, np.arange(start, stop))
                 writer.append(
-                    *_packed(queue), queue.count, part.labels[start:stop], images=part.images[start:stop]
+                    *pack(queue), queue.count, part.labels[start:stop], images=part.images[start:stop]
                 )
                 events[name] += int(queue.count.sum())
                 if report is not None:
