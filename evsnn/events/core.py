@@ -45,6 +45,8 @@ class Events:
     def from_arrays(cls, times: npt.ArrayLike, units: npt.ArrayLike) -> Events:
         """Build events from any integer arrays, checked and converted.
 
+        Simultaneous events are put in the order of their units, in which a layer adds them up.
+
         Raises
         ------
         DataError
@@ -52,6 +54,10 @@ class Events:
         """
         events = cls(as_uint32("event times", times), as_uint32("event units", units))
         check_sorted(events.times)
+        keys = events.times.astype(np.uint64) << np.uint64(32) | events.units
+        if (keys[1:] < keys[:-1]).any():
+            order = np.argsort(keys, kind="stable")
+            events = cls(events.times[order], events.units[order])
         return events
 
     @classmethod
