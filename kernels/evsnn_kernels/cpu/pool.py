@@ -86,12 +86,16 @@ def propagate(
     """
     out_height = height // size
     out_width = width // size
+    channels = activity.shape[1] // (height * width)
     for s in range(first, last):
         for k in range(activity.shape[1]):
-            x = k % width // size
-            y = k // width % height // size
-            channel = k // (width * height)
-            value = np.float32(0.0)
-            if activity[s, k] > np.float32(0.0) and x < out_width and y < out_height:
-                value = gain * error[s, (channel * out_height + y) * out_width + x]
-            out_error[s, k] = value
+            out_error[s, k] = np.float32(0.0)
+        for channel in range(channels):
+            for oy in range(out_height):
+                for ox in range(out_width):
+                    value = gain * error[s, (channel * out_height + oy) * out_width + ox]
+                    for y in range(oy * size, (oy + 1) * size):
+                        for x in range(ox * size, (ox + 1) * size):
+                            k = (channel * height + y) * width + x
+                            if activity[s, k] > np.float32(0.0):
+                                out_error[s, k] = value
