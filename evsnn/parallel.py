@@ -49,7 +49,7 @@ class Workers:
         self,
         kernel: Callable[..., Any],
         size: int,
-        *arguments: Any,  # noqa: ANN401
+        *arguments: Any,  # noqa: ANN401 - whatever the kernel takes
         work: int = LEAST_WORK,
     ) -> None:
         """Call ``kernel(*arguments, first, last)`` so that the ranges cover 0 to ``size``.

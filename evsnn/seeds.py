@@ -24,7 +24,7 @@ def seed_words(seed: int) -> tuple[int, int]:
 def shuffled(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Random order of ``n`` samples for one epoch: the order of one random number each (S14)."""
     from evsnn_kernels.cpu import random  # noqa: PLC0415 - numba is loaded when something is computed
-    from evsnn_kernels.layout import PURPOSE_SHUFFLE  # noqa: PLC0415
+    from evsnn_kernels.layout import PURPOSE_SHUFFLE  # noqa: PLC0415 - as above
 
     keys = np.empty(n, np.uint64)
     random.random_keys(PURPOSE_SHUFFLE, epoch, *seed_words(seed), keys, 0, n)

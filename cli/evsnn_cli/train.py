@@ -103,7 +103,7 @@ if TYPE_CHECKING:
 @force_option
 @json_option
 @click.pass_context
-def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401
+def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - one of each option's type
     """Train a network on the event file DATA.
 
     Without DATA, on the subset of MNIST that the package ships. Ctrl-C stops after the running batch, keeps

@@ -35,8 +35,8 @@ class LearningSettings:
     momentum : float
         Of ``sgd``.
     beta1, beta2, epsilon : float
-        Of ``adam``. A small epsilon turns the tiny gradients late in training into full steps, and their bias
-        makes hidden layers fire ever more.
+        Of ``adam``. With a small epsilon hidden layers fired ever more late in training
+        (benchmarks/RESULTS.md).
     weight_decay : float
         Decoupled: weights shrink by ``lr * weight_decay`` a step.
     norm_strength, norm_steepness : float

@@ -98,9 +98,9 @@ class Simulator:
             operations.append(used)
             events.append(queue.count.copy())
             activity = self._measure(queue, layer.n_out, index + 1, self._activity, duration_us)
-            if layer.event_weight != 1.0:
-                activity *= np.float32(layer.event_weight * gain)
             gain = 1.0 if isinstance(layer, SpikingLayer) else gain * layer.event_weight
+            if gain != 1.0:
+                activity *= np.float32(gain)
             activities.append(activity)
         counts = activities[-1]
         if self._activity != "counts":

@@ -17,7 +17,7 @@ from evsnn.errors import SettingsError
 from evsnn.events.queue import QueueBuffer
 from evsnn.layers import AveragePool, Conv2d, NeuronSettings
 from evsnn.learning import LearningSettings, backpropagate
-from evsnn.network import Network, NetworkSettings, Pass, parse_architecture
+from evsnn.network import Network, NetworkSettings, Pass, Simulator, parse_architecture
 from evsnn.parallel import Workers
 
 
@@ -247,6 +247,23 @@ def test_pooled_events_weigh_a_quarter():
     np.testing.assert_array_equal(
         twice.layers[2]._scaled, twice.layers[2].weight / twice.layers[2].threshold * np.float32(1 / 16)
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"), [("4x4x2-P2-3", (2,)), ("4x4x2-P2-P2-3", (2, 2)), ("4x4x2-P2-P1-3", (2, 1))]
+)
+def test_pooled_activity_is_the_mean_over_the_window(text, sizes):
+    """What learning sees of a pooling layer, one after the other, a window of one pixel included."""
+    net = Network.from_architecture(text, settings=NetworkSettings(alpha=100.0))
+    times, units = sorted_events(np.random.default_rng(2), 60, 32, 500)
+    with Workers(1) as workers:
+        forward = Simulator(net.layers, workers).forward(queue_of([(times, units)]), 500)
+    expected = np.bincount(units, minlength=32).reshape(2, 4, 4).astype(float)
+    np.testing.assert_array_equal(forward.activities[0][0], expected.ravel())
+    for index, size in enumerate(sizes, start=1):
+        c, h, w = expected.shape
+        expected = expected.reshape(c, h // size, size, w // size, size).mean(axis=(2, 4))
+        np.testing.assert_array_equal(forward.activities[index][0], expected.ravel())
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from numba.extending import intrinsic
 LANES: Final = 32
 
 
-def _threshold_mask(typing_context: Any, potential: Any, first: Any) -> Any:  # noqa: ANN401
+def _threshold_mask(typing_context: Any, potential: Any, first: Any) -> Any:  # noqa: ANN401 - Numba's own types
     """Bit b of the result is set where ``potential[first + b] >= 1``, b in 0 to LANES - 1."""
 
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401 - Numba's own types
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         vector = ir.VectorType(ir.FloatType(), LANES)
         address = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
@@ -32,10 +32,10 @@ def _threshold_mask(typing_context: Any, potential: Any, first: Any) -> Any:  # 
     return types.uint64(potential, types.intp), body
 
 
-def _lowest_bit(typing_context: Any, mask: Any) -> Any:  # noqa: ANN401
+def _lowest_bit(typing_context: Any, mask: Any) -> Any:  # noqa: ANN401 - Numba's own types
     """Index of the lowest bit set in a mask that is not zero."""
 
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401 - Numba's own types
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.intp(types.uint64), body
