@@ -89,6 +89,13 @@ class Layer(ABC):
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest."""
 
+    def membranes(self, state: LayerState) -> Float32:
+        """Membrane potentials over threshold, shape (n_samples, n_out), in the order of the units.
+
+        A layer without neurons has none: shape (n_samples, 0).
+        """
+        return state.potential
+
     @abstractmethod
     def forward(
         self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
@@ -137,7 +144,7 @@ class SpikingLayer(Layer):
         self.threshold = np.ascontiguousarray(threshold, np.float32)
         self.neuron = neuron
         self.gain = gain
-        self._scaled = np.empty_like(self.weight)
+        self._scaled = self._scaled_weight()
         self._decay = layout.decay_tables(neuron.tau_us)
         self.refresh()
 
@@ -181,6 +188,10 @@ class SpikingLayer(Layer):
     def parameters(self) -> int:
         """Number of trainable values."""
         return self.weight.size + self.threshold.size
+
+    def _scaled_weight(self) -> Float32:
+        """Room for the weights over the thresholds, as the layer's kernel reads them."""
+        return np.empty_like(self.weight)
 
     def refresh(self, workers: Workers | None = None) -> None:
         """Recompute what is derived from weights and thresholds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import conv
 
@@ -86,28 +87,36 @@ class Conv2d(SpikingLayer):
         _, height, width = self.in_shape
         return height, width, self.kernel, self.stride, self.padding
 
+    def _scaled_weight(self) -> Float32:
+        return np.zeros((self.fan_in, layout.padded(self.maps)), np.float32)
+
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest, place by place."""
-        spikes = self.n_out if self.neuron.refractory_us > 0 else 0
+        size = self.places * layout.padded(self.maps)
+        spikes = size if self.neuron.refractory_us > 0 else 0
         return LayerState(
-            np.zeros((n_samples, self.n_out), np.float32),
+            np.zeros((n_samples, size), np.float32),
             np.zeros((n_samples, self.places), np.int64),
             np.full((n_samples, spikes), layout.NEVER, np.int64),
         )
+
+    def membranes(self, state: LayerState) -> Float32:
+        """Membrane potentials over threshold as of each place's last update; see :meth:`Layer.membranes`."""
+        by_place = state.potential.reshape(len(state.potential), self.places, -1)[:, :, : self.maps]
+        return by_place.transpose(0, 2, 1).reshape(-1, self.n_out)
 
     def forward(
         self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
     ) -> tuple[Queue, Int64]:
         """Simulate a batch; see :meth:`Layer.forward`."""
         operations = np.zeros(len(queue), np.int64)
-        geometry = (*self._geometry, *self.out_shape[1:])
+        geometry = (*self._geometry, *self.out_shape[1:], self.maps)
         out = self._simulate(conv.forward, geometry, queue, state, buffer, workers, (operations,))
         return out, operations
 
     def propagate(self, activity: Float32, delta: Float32, *, normalise: bool, workers: Workers) -> Float32:
         """Error of the layer's inputs, shape (n_samples, n_in), from ``delta`` (S8, S18)."""
         error = np.empty_like(activity)
-        by_place, places, n_places = self._active_places(delta, workers)
         workers.run(
             conv.propagate,
             len(error),
@@ -116,9 +125,7 @@ class Conv2d(SpikingLayer):
             int(normalise),
             *self._geometry,
             self.out_shape[2],
-            by_place,
-            places,
-            n_places,
+            *self._by_place(delta, workers),
             error,
         )
         return error
@@ -134,19 +141,22 @@ class Conv2d(SpikingLayer):
     ) -> tuple[Float32, Float32]:
         """Mean gradients of weights and thresholds; see :meth:`SpikingLayer.gradients`."""
         weight_scale, threshold_scale = self._scales(activity, normalise=normalise, workers=workers)
-        by_place, places, n_places = self._active_places(delta, workers)
+        n = len(activity)
+        inputs = np.empty((n, self.n_in, 3), np.int32)
+        n_inputs = np.empty(n, np.int64)
+        workers.run(conv.active_inputs, n, activity, *self.in_shape[1:], inputs, n_inputs, work=activity.size)
         weight_gradient = np.empty_like(self.weight)
         threshold_gradient = np.empty_like(self.threshold)
         workers.run(
             conv.weight_gradient,
-            self.fan_in,
+            self.kernel * self.kernel,
             activity,
-            by_place,
-            places,
-            n_places,
+            inputs,
+            n_inputs,
+            *self._by_place(delta, workers),
             weight_scale,
             *self._geometry,
-            self.out_shape[2],
+            *self.out_shape[1:],
             weight_gradient,
         )
         workers.run(
@@ -160,11 +170,8 @@ class Conv2d(SpikingLayer):
         )
         return weight_gradient, threshold_gradient
 
-    def _active_places(self, delta: Float32, workers: Workers) -> tuple[Float32, Int64, Int64]:
-        by_place = np.empty_like(delta)
-        places = np.empty((len(delta), self.places), np.int64)
-        n_places = np.empty(len(delta), np.int64)
-        workers.run(
-            conv.active_places, len(delta), delta, self.maps, by_place, places, n_places, work=delta.size
-        )
-        return by_place, places, n_places
+    def _by_place(self, delta: Float32, workers: Workers) -> tuple[Float32, npt.NDArray[np.uint8]]:
+        ordered = np.empty((len(delta), self.places * layout.padded(self.maps)), np.float32)
+        active = np.empty((len(delta), self.places), np.uint8)
+        workers.run(conv.by_place, len(delta), delta, self.maps, ordered, active, work=delta.size)
+        return ordered, active

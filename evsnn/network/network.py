@@ -236,7 +236,7 @@ class Network:
                 queue = Queue(events.times, events.units, np.array([low]), np.array([high - low]))
                 for index, out in enumerate(simulator.advance(queue, states)):
                     spikes[index].append(out.sample(0))
-                    membrane[index].append(states[index].potential[0].copy())
+                    membrane[index].append(self.layers[index].membranes(states[index])[0].copy())
         joined = [
             Events(
                 np.concatenate([np.empty(0, np.uint32), *(times for times, _ in parts)]),
@@ -254,8 +254,8 @@ class Network:
             int(np.argmax(best)),
             events.times[edges[:-1]] if record == "membrane" else None,
             [
-                np.array(rows, np.float32).reshape(len(rows), state.potential.shape[1])
-                for rows, state in zip(membrane, states, strict=True)
+                np.array(rows, np.float32).reshape(len(rows), layer.membranes(state).shape[1])
+                for rows, layer, state in zip(membrane, self.layers, states, strict=True)
             ]
             if record == "membrane"
             else [],

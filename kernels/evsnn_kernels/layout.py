@@ -10,7 +10,8 @@ queue : times uint32 (capacity,), units uint32 (capacity,), start int64 (n_sampl
     is always the number of events that occurred; where it exceeds the slot, only the first ones were
     stored and the caller repeats the sample with a larger slot.
 potential : float32 (n_samples, n)
-    Membrane potential divided by the neuron's threshold, so that every threshold is 1.
+    Membrane potential divided by the neuron's threshold, so that every threshold is 1. A convolution
+    keeps ``padded(maps)`` of them at every place; those beyond its maps are none of its neurons.
 last_update : int64 (n_samples,), last_spike : int64 (n_samples, n)
     Microseconds. ``last_spike`` has n = 0 where there is no refractory period.
 decay_high, decay_low : float32
@@ -31,6 +32,7 @@ import numpy.typing as npt
 
 F32: TypeAlias = npt.NDArray[np.float32]
 F64: TypeAlias = npt.NDArray[np.float64]
+I32: TypeAlias = npt.NDArray[np.int32]
 I64: TypeAlias = npt.NDArray[np.int64]
 U8: TypeAlias = npt.NDArray[np.uint8]
 U16: TypeAlias = npt.NDArray[np.uint16]
@@ -39,6 +41,9 @@ U64: TypeAlias = npt.NDArray[np.uint64]
 
 #: A NumPy scalar inside a kernel; the backend that compiles it fixes its exact type.
 Scalar: TypeAlias = Any
+
+#: float32 values that kernels handle at once; the maps of a place are stored in whole groups of them.
+LANES: Final = 8
 
 #: Bits of a time difference resolved by the fine decay table.
 DECAY_LOW_BITS: Final = 10
@@ -94,3 +99,8 @@ def decay_tables(tau_us: float) -> tuple[F32, F32]:
     if size <= _LARGEST_TABLE:
         high[-1] = 0.0
     return high, low
+
+
+def padded(n: int) -> int:
+    """Round a number of values up to whole groups of ``LANES``."""
+    return -(-n // LANES) * LANES

@@ -1,7 +1,9 @@
 """Convolutional layer, event by event (docs/model.md, S1 to S8, S18).
 
-Membranes lie place by place, ``potential[s, place * maps + map]``; events and activities are channel first,
-``map * places + place``. Weights are ``weight[(ky * kernel + kx) * channels + channel, map]``.
+The maps of a place lie together, ``padded(maps)`` values from ``place * padded(maps)`` on, in membranes,
+weights divided by the threshold, and errors place by place; events and activities are channel first,
+``map * places + place``. Row ``(ky * kernel + kx) * channels + channel`` of the weights belongs to one kernel
+entry and channel.
 """
 
 from __future__ import annotations
@@ -10,15 +12,16 @@ import math
 
 import numpy as np
 
+from evsnn_kernels.cpu.vector import load, lowest_bit, store
 from evsnn_kernels.jit import cpu_kernel, cpu_part
-from evsnn_kernels.layout import F32, I64, U32, Scalar
-from evsnn_kernels.spec.convolution import origin, target
+from evsnn_kernels.layout import F32, I32, I64, LANES, U8, U32, Scalar
+from evsnn_kernels.spec.convolution import first_place, last_place, offset, origin, target
 from evsnn_kernels.spec.neuron import (
     clamped,
     decay_factor,
     decayed,
-    fires,
     inhibition,
+    reaches,
     received,
     refractory_weight,
     reset,
@@ -26,37 +29,85 @@ from evsnn_kernels.spec.neuron import (
 
 
 @cpu_part
-def _fire_place(
+def _receive_and_clamp(
+    potential: F32, base: Scalar, weight: F32, row: Scalar, width: Scalar, factor: Scalar, floor: Scalar
+) -> Scalar:
+    """Take the only event of a time group at one place; return whether any map reaches its threshold."""
+    any_mask = np.uint64(0)
+    for m in range(0, width, LANES):
+        v = clamped(received(decayed(load(potential, base + m), factor), load(weight, row + m)), floor)
+        store(potential, base + m, v)
+        any_mask |= reaches(v)
+    return any_mask != np.uint64(0)
+
+
+@cpu_part
+def _receive_refractory(
     potential: F32,
-    s: Scalar,
+    last_spike: I64,
     base: Scalar,
+    weight: F32,
+    row: Scalar,
     maps: Scalar,
-    place: Scalar,
-    places: Scalar,
+    factor: Scalar,
+    time: Scalar,
+    refractory: Scalar,
+) -> None:
+    """Take one event at one place whose maps may still be refractory."""
+    for m in range(maps):
+        w = weight[row + m]
+        since = time - last_spike[base + m]
+        if since < refractory:
+            w = refractory_weight(since, refractory) * w
+        potential[base + m] = received(decayed(potential[base + m], factor), w)
+
+
+@cpu_part
+def _clamp(potential: F32, base: Scalar, width: Scalar, floor: Scalar) -> Scalar:
+    """Clamp a place after a whole time group; return whether any map reaches its threshold."""
+    any_mask = np.uint64(0)
+    for m in range(0, width, LANES):
+        v = clamped(load(potential, base + m), floor)
+        store(potential, base + m, v)
+        any_mask |= reaches(v)
+    return any_mask != np.uint64(0)
+
+
+@cpu_part
+def _fire(potential: F32, base: Scalar, width: Scalar, fired: U32, total: Scalar) -> Scalar:
+    """Reset the maps of one place that reach their threshold, append them, return the new total."""
+    for block in range(0, width, LANES):
+        mask = reaches(load(potential, base + block))
+        while mask != np.uint64(0):
+            m = block + lowest_bit(mask)
+            mask = mask & (mask - np.uint64(1))
+            potential[base + m] = reset(potential[base + m])
+            fired[total] = m
+            total += 1
+    return total
+
+
+@cpu_part
+def _inhibit(
+    potential: F32,
+    base: Scalar,
+    width: Scalar,
+    fired: U32,
+    before: Scalar,
+    total: Scalar,
     kappa: Scalar,
     floor: Scalar,
-    fired: U32,
-    total: Scalar,
-) -> Scalar:
-    """Fire, reset and inhibit the maps of one place; append the units that fired, return their new total."""
-    before = total
-    for m in range(maps):
-        if fires(potential[s, base + m]) != 0:
-            potential[s, base + m] = reset(potential[s, base + m])
-            fired[total] = m * places + place
-            total += 1
-    if kappa < 0.0:
-        spikes = total - before
-        nth = before
-        for m in range(maps):
-            others = spikes
-            if nth < total and fired[nth] == m * places + place:
-                others -= 1
-                nth += 1
-            if others > 0:
-                v = received(potential[s, base + m], inhibition(others, kappa))
-                potential[s, base + m] = clamped(v, floor)
-    return total
+    kept: F32,
+) -> None:
+    """Inhibit the maps of one place by the others that fired there: those that fired, by one less."""
+    for j in range(before, total):
+        kept[j] = potential[base + fired[j]]
+    change = inhibition(total - before, kappa)
+    for m in range(0, width, LANES):
+        store(potential, base + m, clamped(received(load(potential, base + m), change), floor))
+    change = inhibition(total - before - 1, kappa)
+    for j in range(before, total):
+        potential[base + fired[j]] = clamped(received(kept[j], change), floor)
 
 
 @cpu_kernel
@@ -78,6 +129,7 @@ def forward(
     padding: Scalar,
     out_height: Scalar,
     out_width: Scalar,
+    maps: Scalar,
     potential: F32,
     last_update: I64,
     last_spike: I64,
@@ -95,30 +147,34 @@ def forward(
     ----------
     times, units, start, count
         Input queue; units are ``(channel * height + y) * width + x``.
-    weight : float32 (kernel * kernel * channels, maps)
-        Weights divided by the threshold of the receiving map.
+    weight : float32 (kernel * kernel * channels, padded(maps))
+        Weights divided by the threshold of the receiving map, 0 beyond the maps.
     decay_high, decay_low, floor, kappa, refractory
         As in the dense layer; the WTA group is all maps at one place.
-    height, width, kernel, stride, padding, out_height, out_width : int64
+    height, width, kernel, stride, padding, out_height, out_width, maps : int64
         Geometry.
-    potential : float32 (n_samples, places * maps)
+    potential : float32 (n_samples, places * padded(maps))
         State, place by place.
     last_update : int64 (n_samples, places)
         State: every place keeps its own time.
-    last_spike : int64 (n_samples, places * maps), or no columns without refractory period
+    last_spike : int64, as potential, or no columns without refractory period
     out_times, out_units, out_slot, out_count
         Output queue.
     out_operations : int64 (n_samples,)
         Synaptic operations: targets that exist, times maps.
     """
-    maps = weight.shape[1]
+    padded = weight.shape[1]
     places = out_height * out_width
     channels = weight.shape[0] // (kernel * kernel)
+    rows = weight.reshape(-1)
     fired = np.empty(places * maps, np.uint32)
+    kept = np.empty(places * maps, np.float32)
     touched = np.empty(places, np.int64)
-    mark = np.empty(places, np.int64)
+    firing = np.empty(places, np.int64)
+    group = np.empty(places, np.int64)
     for s in range(first, last):
-        mark[:] = -1
+        v = potential[s]
+        group[:] = -1
         slot = out_slot[s]
         capacity = out_slot[s + 1] - slot
         produced = 0
@@ -131,54 +187,63 @@ def forward(
             while end < stop and times[end] == stamp:
                 end += 1
             time = np.int64(stamp)
+            # A lone event meets every place once: then one pass does all.
+            lone = end == begin + 1 and refractory == 0
             n_touched = 0
+            n_firing = 0
             for e in range(begin, end):
                 unit = np.int64(units[e])
                 x = unit % width
                 y = unit // width % height
                 channel = unit // (width * height)
-                for ky in range(kernel):
-                    oy = target(y, ky, padding, stride, out_height)
-                    if oy < 0:
-                        continue
-                    for kx in range(kernel):
-                        ox = target(x, kx, padding, stride, out_width)
-                        if ox < 0:
-                            continue
+                y_first = first_place(y, kernel, padding, stride)
+                y_last = last_place(y, padding, stride, out_height)
+                x_first = first_place(x, kernel, padding, stride)
+                x_last = last_place(x, padding, stride, out_width)
+                for oy in range(y_first, y_last + 1):
+                    kernel_row = offset(y, oy, padding, stride) * kernel
+                    for ox in range(x_first, x_last + 1):
                         place = oy * out_width + ox
-                        base = place * maps
-                        row = (ky * kernel + kx) * channels + channel
+                        base = place * padded
+                        entry = kernel_row + offset(x, ox, padding, stride)
+                        row = (entry * channels + channel) * padded
                         operations += maps
                         factor = np.float32(1.0)
-                        if mark[place] != begin:
-                            mark[place] = begin
+                        if group[place] != begin:
+                            group[place] = begin
                             touched[n_touched] = place
                             n_touched += 1
                             factor = decay_factor(time - last_update[s, place], decay_high, decay_low)
                             last_update[s, place] = time
-                        if refractory == 0:
-                            for m in range(maps):
-                                v = decayed(potential[s, base + m], factor)
-                                potential[s, base + m] = received(v, weight[row, m])
+                        if lone:
+                            if _receive_and_clamp(v, base, rows, row, padded, factor, floor):
+                                firing[n_firing] = place
+                                n_firing += 1
+                        elif refractory == 0:
+                            for m in range(0, padded, LANES):
+                                membrane = decayed(load(v, base + m), factor)
+                                store(v, base + m, received(membrane, load(rows, row + m)))
                         else:
-                            for m in range(maps):
-                                v = decayed(potential[s, base + m], factor)
-                                since = time - last_spike[s, base + m]
-                                w = weight[row, m]
-                                if since < refractory:
-                                    w = refractory_weight(since, refractory) * w
-                                potential[s, base + m] = received(v, w)
+                            _receive_refractory(
+                                v, last_spike[s], base, rows, row, maps, factor, time, refractory
+                            )
+            if not lone:
+                for j in range(n_touched):
+                    if _clamp(v, touched[j] * padded, padded, floor):
+                        firing[n_firing] = touched[j]
+                        n_firing += 1
             total = 0
-            for j in range(n_touched):
-                place = touched[j]
-                base = place * maps
-                any_fired = np.int32(0)
-                for m in range(maps):
-                    v = clamped(potential[s, base + m], floor)
-                    potential[s, base + m] = v
-                    any_fired = np.int32(any_fired + fires(v))
-                if any_fired > 0:
-                    total = _fire_place(potential, s, base, maps, place, places, kappa, floor, fired, total)
+            for j in range(n_firing):
+                place = firing[j]
+                before = total
+                total = _fire(v, place * padded, padded, fired, total)
+                if kappa < 0.0:
+                    _inhibit(v, place * padded, padded, fired, before, total, kappa, floor, kept)
+                for i in range(before, total):
+                    winner = np.int64(fired[i])
+                    if refractory > 0:
+                        last_spike[s, place * padded + winner] = time
+                    fired[i] = np.uint32(winner * places + place)
             for j in range(1, total):
                 unit32 = fired[j]
                 at = j
@@ -191,43 +256,68 @@ def forward(
                     out_times[slot + produced] = stamp
                     out_units[slot + produced] = fired[j]
                 produced += 1
-                if refractory > 0:
-                    place = np.int64(fired[j]) % places
-                    last_spike[s, place * maps + np.int64(fired[j]) // places] = time
             begin = end
         out_count[s] = produced
         out_operations[s] = operations
 
 
 @cpu_kernel
-def active_places(
-    delta: F32, maps: Scalar, out_delta: F32, out_places: I64, out_n_places: I64, first: Scalar, last: Scalar
-) -> None:
-    """Reorder errors place by place and list the places that have any.
+def by_place(delta: F32, maps: Scalar, out_delta: F32, out_active: U8, first: Scalar, last: Scalar) -> None:
+    """Reorder errors place by place and mark the places that have any.
 
     Parameters
     ----------
     delta : float32 (n_samples, maps * places)
         Channel first.
     maps : int64
-    out_delta : float32 (n_samples, places * maps)
-    out_places : int64 (n_samples, places)
-        Active places in ascending order; only the first ``out_n_places[s]`` are written.
-    out_n_places : int64 (n_samples,)
+    out_delta : float32 (n_samples, places * padded(maps))
+        Those beyond the maps become 0.
+    out_active : uint8 (n_samples, places)
+        1 where an error of the place is not 0.
     """
     places = delta.shape[1] // maps
+    padded = out_delta.shape[1] // places
+    for s in range(first, last):
+        for place in range(places):
+            active = np.uint8(0)
+            for m in range(padded):
+                d = np.float32(0.0)
+                if m < maps:
+                    d = delta[s, m * places + place]
+                out_delta[s, place * padded + m] = d
+                if d != np.float32(0.0):
+                    active = np.uint8(1)
+            out_active[s, place] = active
+
+
+@cpu_kernel
+def active_inputs(
+    activity: F32, height: Scalar, width: Scalar, out_inputs: I32, out_count: I64, first: Scalar, last: Scalar
+) -> None:
+    """List the active inputs of each sample in ascending order.
+
+    Parameters
+    ----------
+    activity : float32 (n_samples, channels * height * width)
+    height, width : int64
+    out_inputs : int32 (n_samples, n_in, 3)
+        Channel, y, x; only the first ``out_count[s]`` are written.
+    out_count : int64 (n_samples,)
+    """
+    channels = activity.shape[1] // (height * width)
     for s in range(first, last):
         found = 0
-        for place in range(places):
-            active = np.int32(0)
-            for m in range(maps):
-                d = delta[s, m * places + place]
-                out_delta[s, place * maps + m] = d
-                active = np.int32(active + (np.int32(1) if d != np.float32(0.0) else np.int32(0)))
-            if active > 0:
-                out_places[s, found] = place
-                found += 1
-        out_n_places[s] = found
+        k = 0
+        for channel in range(channels):
+            for y in range(height):
+                for x in range(width):
+                    if activity[s, k] != np.float32(0.0):
+                        out_inputs[s, found, 0] = channel
+                        out_inputs[s, found, 1] = y
+                        out_inputs[s, found, 2] = x
+                        found += 1
+                    k += 1
+        out_count[s] = found
 
 
 @cpu_kernel
@@ -242,8 +332,7 @@ def propagate(
     padding: Scalar,
     out_width: Scalar,
     delta: F32,
-    places: I64,
-    n_places: I64,
+    active_places: U8,
     out_error: F32,
     first: Scalar,
     last: Scalar,
@@ -259,22 +348,26 @@ def propagate(
         1: multiply by sqrt(M / m), M inputs of which m are active.
     height, width, kernel, stride, padding, out_width : int64
         Geometry.
-    delta : float32 (n_samples, places * maps)
-        Place by place, with the active ones in ``places`` and ``n_places``.
+    delta : float32 (n_samples, places * padded(maps))
+    active_places : uint8 (n_samples, places)
+        Errors, both of :func:`by_place`.
     out_error : float32, as activity
     """
     maps, rows = weight.shape
     channels = rows // (kernel * kernel)
     n_in = activity.shape[1]
+    places = active_places.shape[1]
+    padded = delta.shape[1] // places
     patch = np.empty(rows, np.float32)
     for s in range(first, last):
         for k in range(n_in):
             out_error[s, k] = np.float32(0.0)
-        for j in range(n_places[s]):
-            place = places[s, j]
+        for place in range(places):
+            if active_places[s, place] == 0:
+                continue
             patch[:] = np.float32(0.0)
             for m in range(maps):
-                d = delta[s, place * maps + m]
+                d = delta[s, place * padded + m]
                 if d != np.float32(0.0):
                     for r in range(rows):
                         patch[r] += weight[m, r] * d
@@ -305,45 +398,67 @@ def propagate(
 @cpu_kernel
 def weight_gradient(
     activity: F32,
+    inputs: I32,
+    n_inputs: I64,
     delta: F32,
-    places: I64,
-    n_places: I64,
+    active_places: U8,
     scale: F32,
     height: Scalar,
     width: Scalar,
     kernel: Scalar,
     stride: Scalar,
     padding: Scalar,
+    out_height: Scalar,
     out_width: Scalar,
     out_gradient: F32,
     first: Scalar,
     last: Scalar,
 ) -> None:
-    """Sum over samples and active places of scale * activity * delta, for weight rows first:last (S8, S18).
+    """Sum over samples and active inputs of scale * activity * delta, kernel entries first:last (S8, S18).
 
-    Arrays as in :func:`propagate`; ``scale`` is float32 (n_samples,), ``out_gradient`` float32
-    (kernel * kernel * channels, maps).
+    Parameters
+    ----------
+    activity : float32 (n_samples, channels * height * width)
+    inputs : int32 (n_samples, n_in, 3)
+    n_inputs : int64 (n_samples,)
+        Active inputs, both of :func:`active_inputs`.
+    delta, active_places
+        Errors, as in :func:`propagate`.
+    scale : float32 (n_samples,)
+    height, width, kernel, stride, padding, out_height, out_width : int64
+        Geometry.
+    out_gradient : float32 (kernel * kernel * channels, maps)
     """
     rows, maps = out_gradient.shape
     channels = rows // (kernel * kernel)
-    for r in range(first, last):
-        channel = r % channels
-        kx = r // channels % kernel
-        ky = r // channels // kernel
-        for m in range(maps):
-            out_gradient[r, m] = np.float32(0.0)
+    places = active_places.shape[1]
+    padded = delta.shape[1] // places
+    errors = delta.reshape(-1)
+    total = np.empty(channels * padded, np.float32)
+    for entry in range(first, last):
+        total[:] = np.float32(0.0)
         for s in range(activity.shape[0]):
-            for j in range(n_places[s]):
-                place = places[s, j]
-                y = origin(place // out_width, ky, padding, stride)
-                x = origin(place % out_width, kx, padding, stride)
-                if y < 0 or y >= height or x < 0 or x >= width:
+            for j in range(n_inputs[s]):
+                y = inputs[s, j, 1]
+                oy = target(y, entry // kernel, padding, stride, out_height)
+                if oy < 0:
                     continue
-                a = activity[s, (channel * height + y) * width + x]
-                if a != np.float32(0.0):
-                    factor = a * scale[s]
-                    for m in range(maps):
-                        out_gradient[r, m] += factor * delta[s, place * maps + m]
+                x = inputs[s, j, 2]
+                ox = target(x, entry % kernel, padding, stride, out_width)
+                if ox < 0:
+                    continue
+                place = oy * out_width + ox
+                if active_places[s, place] == 0:
+                    continue
+                channel = inputs[s, j, 0]
+                factor = activity[s, (channel * height + y) * width + x] * scale[s]
+                at = channel * padded
+                base = (s * places + place) * padded
+                for m in range(0, padded, LANES):
+                    store(total, at + m, load(total, at + m) + load(errors, base + m) * factor)
+        for channel in range(channels):
+            for m in range(maps):
+                out_gradient[entry * channels + channel, m] = total[channel * padded + m]
 
 
 @cpu_kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evsnn_kernels.cpu.vector import LANES, lowest_bit, threshold_mask
+from evsnn_kernels.cpu.vector import MASK_LANES, lowest_bit, threshold_mask
 from evsnn_kernels.jit import cpu_kernel, cpu_part
 from evsnn_kernels.layout import F32, I64, U32, Scalar
 from evsnn_kernels.spec.neuron import (
@@ -54,7 +54,7 @@ def _collect(potential: F32, fired: U32) -> Scalar:
     n_out = potential.shape[0]
     found = 0
     block = 0
-    while block + LANES <= n_out:
+    while block + MASK_LANES <= n_out:
         mask = threshold_mask(potential, block)
         while mask != np.uint64(0):
             i = block + lowest_bit(mask)
@@ -62,7 +62,7 @@ def _collect(potential: F32, fired: U32) -> Scalar:
             potential[i] = reset(potential[i])
             fired[found] = i
             found += 1
-        block += LANES
+        block += MASK_LANES
     for i in range(block, n_out):
         if fires(potential[i]) != 0:
             potential[i] = reset(potential[i])

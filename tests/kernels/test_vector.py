@@ -1,0 +1,65 @@
+"""Lanes mean, value by value, what the same functions mean for one neuron."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from evsnn_kernels import layout
+from evsnn_kernels.cpu.vector import MASK_LANES, load, lowest_bit, store, threshold_mask
+from evsnn_kernels.layout import LANES
+from evsnn_kernels.spec.neuron import clamped, decayed, fires, inhibition, reaches, received
+
+
+@numba.njit
+def step_of_lanes(potential, at, weight, row, factor, floor, change):
+    v = clamped(received(decayed(load(potential, at), factor), load(weight, row)), floor)
+    mask = reaches(v)
+    store(potential, at, received(v, change))
+    return mask
+
+
+@numba.njit
+def masked(potential, at):
+    return threshold_mask(potential, at)
+
+
+@numba.njit
+def lowest(mask):
+    return lowest_bit(np.uint64(mask))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_lanes_equal_single_neurons(seed):
+    rng = np.random.default_rng(seed)
+    potential = rng.normal(0.5, 1.0, 3 * LANES).astype(np.float32)
+    weight = rng.normal(0.2, 0.5, 2 * LANES).astype(np.float32)
+    if seed % 2:  # meets threshold and clamp exactly
+        potential, weight = np.round(potential * 4) / 4, np.round(weight * 4) / 4
+    factor, floor = np.float32([0.5, 0.75, 1.0][seed % 3]), np.float32(-0.5)
+    change = inhibition(np.int64(2), np.float32(-0.1))
+    expected, bits = potential.copy(), 0
+    for lane in range(LANES):
+        v = np.float32(np.float32(potential[5 + lane] * factor) + weight[3 + lane])
+        v = max(v, floor)
+        bits |= int(v >= 1.0) << lane
+        expected[5 + lane] = np.float32(v + change)
+    found = step_of_lanes(potential, 5, weight, 3, factor, floor, change)
+    assert found == bits
+    np.testing.assert_array_equal(potential, expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_threshold_mask_has_a_bit_for_every_neuron_that_fires(seed):
+    potential = np.random.default_rng(seed).choice(
+        np.float32([0.5, np.nextafter(np.float32(1), np.float32(0)), 1.0, 2.0, -3.0]), MASK_LANES + 7
+    )
+    mask = int(masked(potential, 4))
+    assert mask == sum(int(fires(v)) << b for b, v in enumerate(potential[4 : 4 + MASK_LANES]))
+    if mask:
+        assert lowest(mask) == (mask & -mask).bit_length() - 1
+
+
+@pytest.mark.parametrize(("n", "padded"), [(1, 8), (7, 8), (8, 8), (9, 16), (50, 56)])
+def test_padding(n, padded):
+    assert layout.padded(n) == padded
