@@ -128,7 +128,7 @@ def _read(file: h5py.File, path: Path, size: int) -> Checkpoint:
     settings = NetworkSettings(**json.loads(decoded(attributes["settings"])))
     arrays = {name: _array(file, name, path, size) for name in json.loads(decoded(attributes["arrays"]))}
 
-    def stored(index: int, shape: tuple[int, int], neuron: NeuronSettings) -> Parameters:
+    def stored(index: int, shape: tuple[int, int], neuron: NeuronSettings, gain: float) -> Parameters:
         weight = _expect(arrays, f"layer{index}/weight", shape, path)
         threshold = _expect(arrays, f"layer{index}/threshold", shape[1:], path)
         if not (threshold > 0).all():

@@ -150,15 +150,17 @@ class SpikingLayer(Layer):
 
     @staticmethod
     def draw(
-        fan_in: int, n: int, neuron: NeuronSettings, key: tuple[int, int], index: int
+        fan_in: int, n: int, neuron: NeuronSettings, gain: float, key: tuple[int, int], index: int
     ) -> tuple[Float32, Float32]:
-        """Draw initial weights uniform in +-sqrt(3/M), thresholds alpha sqrt(3/M), fan-in M (S14).
+        """Draw initial weights uniform in +-sqrt(3/M), thresholds gain alpha sqrt(3/M), fan-in M (S14).
 
         Parameters
         ----------
         fan_in, n : int
             Rows and columns of the weights.
         neuron : NeuronSettings
+        gain : float
+            Weight that an input event carries.
         key : (int, int)
             Seed as two 32-bit words.
         index : int
@@ -167,7 +169,7 @@ class SpikingLayer(Layer):
         weight = np.empty((fan_in, n), np.float32)
         bound = math.sqrt(3.0 / fan_in)
         random.uniform_weights(np.float32(bound), index, layout.PURPOSE_WEIGHTS, *key, weight, 0, fan_in)
-        return weight, np.full(n, neuron.alpha * bound, np.float32)
+        return weight, np.full(n, neuron.alpha * bound * gain, np.float32)
 
     @property
     def event_weight(self) -> float:
@@ -181,8 +183,8 @@ class SpikingLayer(Layer):
 
     @property
     def initial_threshold(self) -> float:
-        """Threshold every neuron starts with, alpha sqrt(3/M)."""
-        return self.neuron.alpha * math.sqrt(3.0 / self.fan_in)
+        """Threshold every neuron starts with, gain alpha sqrt(3/M)."""
+        return self.neuron.alpha * math.sqrt(3.0 / self.fan_in) * self.gain
 
     @property
     def parameters(self) -> int:

@@ -25,7 +25,8 @@ class NeuronSettings:
     clamp : float
         Lower clamp of the membrane potential, in thresholds below zero; ``inf`` for none.
     alpha : float
-        Initial threshold in units of sqrt(3 / fan-in).
+        Initial threshold in units of sqrt(3 / fan-in) times the weight of an input event (1 but for layers
+        behind pooling).
 
     Raises
     ------

@@ -22,7 +22,7 @@ Parameters = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 def build_layers(
     architecture: Architecture,
     settings: NetworkSettings,
-    parameters: Callable[[int, tuple[int, int], NeuronSettings], Parameters],
+    parameters: Callable[[int, tuple[int, int], NeuronSettings, float], Parameters],
 ) -> list[Layer]:
     """Make the layers of an architecture.
 
@@ -31,8 +31,8 @@ def build_layers(
     architecture : Architecture
     settings : NetworkSettings
     parameters : callable
-        Given the position of a layer, the shape (fan_in, n) of its weights and its neurons, returns weights
-        and thresholds: drawn, or read from a file.
+        Given the position of a layer, the shape (fan_in, n) of its weights, its neurons and the weight that
+        an input event carries, returns weights and thresholds: drawn, or read from a file.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def build_layers(
             if plan.kind == "conv"
             else channels * plan.in_shape[1] * plan.in_shape[2]
         )
-        weight, threshold = parameters(index, (fan_in, plan.out_shape[0]), neuron)
+        weight, threshold = parameters(index, (fan_in, plan.out_shape[0]), neuron, gain)
         if plan.kind == "conv":
             layers.append(
                 Conv2d(weight, threshold, neuron, plan.in_shape, plan.kernel, 1, plan.padding, gain)

@@ -106,8 +106,8 @@ class Network:
         settings = settings or NetworkSettings()
         key = seed_words(seed)
 
-        def draw(index: int, shape: tuple[int, int], neuron: NeuronSettings) -> Parameters:
-            return SpikingLayer.draw(*shape, neuron, key, index)
+        def draw(index: int, shape: tuple[int, int], neuron: NeuronSettings, gain: float) -> Parameters:
+            return SpikingLayer.draw(*shape, neuron, gain, key, index)
 
         return cls(parsed, build_layers(parsed, settings, draw), settings, seed)
 

@@ -145,7 +145,7 @@ ARCHITECTURE = "6x6x2-3C3p1-P2-4C2-5-3"
 def gradients(seed, threads=1, **learning):
     """Backpropagation through conv, pool, conv and dense layers from surrogate activities."""
     rng = np.random.default_rng(seed)
-    physics = NetworkSettings(kappa=(-0.2, 0.0), sigma=(0.5, 0.0), alpha=2.0)
+    physics = NetworkSettings(kappa=(-0.2, 0.0), sigma=(0.5, 0.0), alpha=(2.0, 8.0, 2.0, 2.0))
     net = Network.from_architecture(ARCHITECTURE, seed=seed, settings=physics)
     for layer in net.spiking_layers:
         layer.weight += np.abs(layer.weight).mean()
@@ -304,3 +304,12 @@ def test_dense_macs_of_the_papers_conv_net():
 def test_wrong_architectures_name_token_and_shape(text, message):
     with pytest.raises(SettingsError, match=message):
         parse_architecture(text)
+
+
+def test_initial_thresholds_count_the_weight_of_pooled_events():
+    net = Network.from_architecture("8x8x2-3C3-P2-4-2", settings=NetworkSettings(alpha=(6.0, 5.0, 4.0)))
+    conv, _, hidden, output = net.layers
+    np.testing.assert_allclose(conv.threshold, 6 * math.sqrt(3 / 18), rtol=1e-6)
+    np.testing.assert_allclose(hidden.threshold, 5 * math.sqrt(3 / 27) / 4, rtol=1e-6)
+    np.testing.assert_allclose(output.threshold, 4 * math.sqrt(3 / 4), rtol=1e-6)
+    assert hidden.initial_threshold == pytest.approx(hidden.threshold[0])
