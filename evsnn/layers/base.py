@@ -204,13 +204,22 @@ class SpikingLayer(Layer):
             workers.run(optimiser.divide_by_threshold, self.fan_in, *arguments, work=self.weight.size)
 
     def deltas(
-        self, activity: Float32, error: Float32, *, normalise: bool, is_output: bool, workers: Workers
+        self,
+        activity: Float32,
+        error: Float32,
+        *,
+        normalise: bool,
+        is_output: bool,
+        spike_cost: float,
+        workers: Workers,
     ) -> tuple[Float32, Float32]:
         """Errors of the input sums and thresholds from the error of the activities (S7, S8).
 
         Parameters
         ----------
         activity, error : ndarray of float32, shape (n_samples, n_out)
+        spike_cost : float
+            Derivative of the penalty of synaptic operations by an activity of this layer (S20).
 
         Returns
         -------
@@ -227,6 +236,7 @@ class SpikingLayer(Layer):
             coupling,
             int(normalise),
             int(is_output),
+            np.float32(spike_cost),
             error,
             delta,
             threshold_delta,

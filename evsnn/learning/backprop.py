@@ -69,6 +69,8 @@ def backpropagate(
     if not is_mse:
         loss = -np.log(np.maximum(loss, 1e-30))
     gradients: list[Gradient] = []
+    share = settings.sparsity / network.dense_macs
+    operations_of_a_spike = 0.0  # in the next layer that has neurons
     for index in range(len(network.layers) - 1, -1, -1):
         layer = network.layers[index]
         inputs = forward.activities[index]
@@ -80,12 +82,14 @@ def backpropagate(
             error,
             normalise=settings.normalise,
             is_output=index == len(network.layers) - 1,
+            spike_cost=share * operations_of_a_spike,
             workers=workers,
         )
         weight, threshold = layer.gradients(
             inputs, delta, threshold_delta, normalise=settings.normalise, workers=workers
         )
         gradients.insert(0, Gradient(weight, threshold))
+        operations_of_a_spike = layer.dense_macs / layer.n_in
         if index > 0:
             error = layer.propagate(inputs, delta, normalise=settings.normalise, workers=workers)
     return loss, gradients

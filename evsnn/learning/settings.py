@@ -37,6 +37,10 @@ class LearningSettings:
     beta1, beta2, epsilon : float
         Of ``adam``. With a small epsilon hidden layers fired ever more late in training
         (benchmarks/RESULTS.md).
+    sparsity : float
+        Strength of the penalty of synaptic operations: added to the loss is ``sparsity`` times the
+        operations that the spikes of hidden layers cause, over the dense network's
+        multiply-accumulates; 0 for none.
     weight_decay : float
         Decoupled: weights shrink by ``lr * weight_decay`` a step.
     norm_strength, norm_steepness : float
@@ -66,6 +70,7 @@ class LearningSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-3
+    sparsity: float = 0.0
     weight_decay: float = 0.1
     norm_strength: float = 0.0
     norm_steepness: float = 10.0
@@ -91,6 +96,7 @@ class LearningSettings:
             ("beta1", 0.0, 0.9999),
             ("beta2", 0.0, 0.999999),
             ("epsilon", 1e-12, 1.0),
+            ("sparsity", 0.0, 1e4),
             ("weight_decay", 0.0, 100.0),
             ("norm_strength", 0.0, 100.0),
             ("norm_steepness", 0.0, 100.0),

@@ -78,6 +78,7 @@ def layer_delta(
     coupling: Scalar,
     normalise: Scalar,
     is_output: Scalar,
+    spike_cost: Scalar,
     error: F32,
     out_delta: F32,
     out_threshold_delta: F32,
@@ -98,6 +99,8 @@ def layer_delta(
         1: scale by g / rms(g), g = 1 / V_th; 0: the exact derivative, scale by g.
     is_output : int64
         1: all neurons count as active (their residual potential carries the error of a silent one).
+    spike_cost : float32
+        Added to every error: what a spike costs.
     error : float32 (n_samples, n)
         Derivative of the loss by the activity; read where the neuron is active.
     out_delta : float32 (n_samples, n)
@@ -127,14 +130,14 @@ def layer_delta(
                 k = i * groups + g
                 if is_output != 0 or activity[s, k] > np.float32(0.0):
                     active += 1
-                    total_error += error[s, k]
+                    total_error += error[s, k] + spike_cost
                     total_activity += activity[s, k]
             for i in range(members):
                 k = i * groups + g
                 delta = np.float32(0.0)
                 effective = np.float32(0.0)
                 if is_output != 0 or activity[s, k] > np.float32(0.0):
-                    shared = lateral_inverse(error[s, k], total_error, coupling, active)
+                    shared = lateral_inverse(error[s, k] + spike_cost, total_error, coupling, active)
                     delta = shared / (threshold[i] * scale)
                     effective = effective_activity(activity[s, k], total_activity, coupling)
                 out_delta[s, k] = delta
