@@ -219,7 +219,7 @@ class SpikingLayer(Layer):
         ----------
         activity, error : ndarray of float32, shape (n_samples, n_out)
         spike_cost : float
-            Derivative of the penalty of synaptic operations by an activity of this layer (S20).
+            Derivative of the penalty of synaptic operations by an activity of this layer (S10).
 
         Returns
         -------
