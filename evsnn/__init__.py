@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from evsnn.learning.settings import LearningSettings
     from evsnn.network.network import Network, Record
     from evsnn.network.settings import NetworkSettings
+    from evsnn.network.trace import MembraneTrace, trace_membrane
     from evsnn.training.evaluation import Evaluation, evaluate
     from evsnn.training.fit import fit
+    from evsnn.training.over_time import AnswerCurve, over_time
 
 # Numba takes a third of a second to import: `evsnn --help` must not pay for it.
 _HOMES = {
+    "AnswerCurve": "evsnn.training.over_time",
     "AugmentSettings": "evsnn.encoders.settings",
     "DataError": "evsnn.errors",
     "EncoderSettings": "evsnn.encoders.settings",
@@ -32,6 +35,7 @@ _HOMES = {
     "Events": "evsnn.events.core",
     "EvsnnError": "evsnn.errors",
     "LearningSettings": "evsnn.learning.settings",
+    "MembraneTrace": "evsnn.network.trace",
     "Network": "evsnn.network.network",
     "NetworkSettings": "evsnn.network.settings",
     "Record": "evsnn.network.network",
@@ -40,10 +44,13 @@ _HOMES = {
     "fit": "evsnn.training.fit",
     "load_model": "evsnn.checkpoint",
     "open_events": "evsnn.events.file",
+    "over_time": "evsnn.training.over_time",
     "save_model": "evsnn.checkpoint",
+    "trace_membrane": "evsnn.network.trace",
 }
 
 __all__ = [
+    "AnswerCurve",
     "AugmentSettings",
     "DataError",
     "EncoderSettings",
@@ -54,6 +61,7 @@ __all__ = [
     "Events",
     "EvsnnError",
     "LearningSettings",
+    "MembraneTrace",
     "Network",
     "NetworkSettings",
     "Record",
@@ -62,7 +70,9 @@ __all__ = [
     "fit",
     "load_model",
     "open_events",
+    "over_time",
     "save_model",
+    "trace_membrane",
 ]
 
 

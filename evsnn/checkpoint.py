@@ -107,6 +107,15 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise DataError(f"{path}: {error}") from error
 
 
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says of itself that it is a model or checkpoint; it may be damaged all the same."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(decoded(file.attrs.get("format")) == FORMAT)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+        return False
+
+
 def load_model(path: str | os.PathLike[str]) -> Network:
     """Read a network; errors as :func:`load`."""
     return load(path).network

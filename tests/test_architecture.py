@@ -75,6 +75,8 @@ def test_imports_go_down_only(copy):
         ("evsnn/layers/dense.py", "import evsnn.encoders.encode"),
         ("evsnn/events/queue.py", "def late():\n    import evsnn.layers.dense"),
         ("evsnn/errors.py", "import evsnn.events.core"),
+        ("evsnn/plots/events.py", "from evsnn.events.core import Events"),
+        ("evsnn/training/fit.py", "import evsnn.pictures"),
     ],
 )
 def test_an_import_upwards_is_found(copy, place, line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from evsnn_cli.console import counted, json_option, print_json, progress, thread
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from evsnn.events.core import EventSet
+    from evsnn.network.network import Network
 
 
 @click.command()
@@ -24,13 +28,43 @@ if TYPE_CHECKING:
     show_default=True,
     help="Part of DATA to classify.",
 )
+@click.option(
+    "--over-time/--no-over-time",
+    default=False,
+    show_default=True,
+    help="Also answer while the recordings run: write over-time.csv and over-time.png.",
+)
+@click.option(
+    "--step-ms",
+    type=float,
+    default=None,
+    show_default="1, 2 or 5 times a power of 10, at most 100 steps",
+    help="Step of --over-time in milliseconds.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    show_default="beside MODEL",
+    help="Folder for the files of --over-time.",
+)
 @threads_option
 @json_option
-def evaluate(model: Path, data: Path | None, split: str, threads: int | None, as_json: bool) -> None:
+def evaluate(
+    model: Path,
+    data: Path | None,
+    split: str,
+    over_time: bool,
+    step_ms: float | None,
+    out: Path | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Classify DATA with MODEL, a model.h5 or its run folder.
 
     Prints accuracy, confusion matrix, events and synaptic operations a sample. Without DATA, the data set
-    that the model's run folder names, else the MNIST subset of the package.
+    that the model's run folder names, else the MNIST subset of the package. With --over-time, also the
+    accuracy as a function of time and of the number of input events since the start.
     """
     from evsnn import checkpoint
     from evsnn.errors import DataError
@@ -39,6 +73,9 @@ def evaluate(model: Path, data: Path | None, split: str, threads: int | None, as
     from evsnn.training.evaluation import evaluate as classify
     from evsnn.training.run import CONFIG, MODEL
 
+    if not over_time and (step_ms is not None or out is not None):
+        raise click.UsageError("--step-ms and --out belong to --over-time")
+    step_us = None if step_ms is None else _microseconds(step_ms)
     path = model / MODEL if model.is_dir() else model
     network = checkpoint.load_model(path)
     beside = path.parent / CONFIG
@@ -61,6 +98,10 @@ def evaluate(model: Path, data: Path | None, split: str, threads: int | None, as
         "silent_samples": means["silent_samples"],
         "confusion": result.confusion.tolist(),
     }
+    curves = None
+    if over_time:
+        curves = _over_time(network, samples, step_us, split, out or path.parent, threads)
+        summary["over_time"] = curves
     if as_json:
         print_json(summary)
         return
@@ -71,6 +112,47 @@ def evaluate(model: Path, data: Path | None, split: str, threads: int | None, as
         f"(dense network: {counted(network.dense_macs)} multiply-accumulates)"
     )
     click.echo(_table(result.confusion))
+    if curves is not None:
+        point = curves["settled"]["time"]
+        click.echo(
+            f"within 1 point of it from {point['time_ms']:g} ms on: {counted(point['input_events'])} input "
+            f"events and {counted(point['synaptic_operations'])} synaptic operations a sample"
+        )
+        click.echo(f"over time: {curves['csv']}, {curves['picture']}")
+
+
+def _microseconds(step_ms: float) -> int:
+    from evsnn.errors import SettingsError
+
+    if not (math.isfinite(step_ms) and step_ms > 0):
+        raise SettingsError(f"--step-ms must be above 0, got {step_ms:g}")
+    return round(step_ms * 1000)
+
+
+def _over_time(
+    network: Network, samples: EventSet, step_us: int | None, split: str, folder: Path, threads: int | None
+) -> dict[str, Any]:
+    """Write the files of --over-time; return what --json holds about them."""
+    from evsnn.files import make_folder, write_atomically
+    from evsnn.plots import draw_answers, render
+    from evsnn.training.over_time import over_time, to_csv
+
+    with progress(len(samples), "over time", "samples") as bar:
+        curves = over_time(network, samples, step_us=step_us, threads=threads, report=bar.update)
+    settled = [curve.settled for curve in curves]
+    columns = [curve.columns() for curve in curves]
+    title = f"{network.architecture.text}, {len(samples)} samples ({split})"
+    picture = render(draw_answers(columns[0], columns[1], (settled[0], settled[1]), title))
+    make_folder(folder)
+    write_atomically(folder / "over-time.csv", to_csv(*curves).encode())
+    write_atomically(folder / "over-time.png", picture)
+    result: dict[str, Any] = {"csv": str(folder / "over-time.csv"), "picture": str(folder / "over-time.png")}
+    result["settled"] = {}
+    for curve, table, point in zip(curves, columns, settled, strict=True):
+        del table["by"]
+        result[curve.by] = table
+        result["settled"][curve.by] = {name: values[point] for name, values in table.items()}
+    return result
 
 
 def _table(confusion: npt.NDArray[np.int64]) -> str:

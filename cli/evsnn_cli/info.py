@@ -19,6 +19,7 @@ def info(file: Path, as_json: bool) -> None:
 
     FILE is an event file, a model or a run folder. Everything in it is read and its checksums are checked.
     """
+    from evsnn import checkpoint
     from evsnn.errors import DataError
 
     if file.is_dir():
@@ -26,25 +27,12 @@ def info(file: Path, as_json: bool) -> None:
     elif not file.exists():
         raise DataError(f"{file}: no such file or folder")
     else:
-        summary = _model(file) if _is_model(file) else _event_file(file)
+        summary = _model(file) if checkpoint.is_model(file) else _event_file(file)
     summary["intact"] = True
     if as_json:
         print_json(summary)
     else:
         _print(summary)
-
-
-def _is_model(path: Path) -> bool:
-    import h5py
-
-    from evsnn.checkpoint import FORMAT
-    from evsnn.hdf5 import decoded
-
-    try:
-        with h5py.File(path, "r") as file:
-            return decoded(file.attrs.get("format")) == FORMAT
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
-        return False
 
 
 def _event_file(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from evsnn_cli.convert_mnist import convert_mnist
 from evsnn_cli.convert_nmnist import convert_nmnist
 from evsnn_cli.evaluate import evaluate
 from evsnn_cli.info import info
+from evsnn_cli.plot import plot
 from evsnn_cli.train import train
 
 
@@ -48,7 +49,7 @@ def cli(debug: bool) -> None:
     """Hold the subcommands together."""
 
 
-for _command in (train, evaluate, convert_mnist, convert_nmnist, info):
+for _command in (train, evaluate, convert_mnist, convert_nmnist, info, plot):
     cli.add_command(_command)
 
 

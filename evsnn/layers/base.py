@@ -85,6 +85,11 @@ class Layer(ABC):
     def dense_macs(self) -> int:
         """Multiply-accumulates of the conventional layer of this shape."""
 
+    @property
+    @abstractmethod
+    def synapses(self) -> Int64:
+        """Synaptic operations that one event of each input costs (S15), shape (n_in,)."""
+
     @abstractmethod
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest."""
@@ -194,6 +199,10 @@ class SpikingLayer(Layer):
     def _scaled_weight(self) -> Float32:
         """Room for the weights over the thresholds, as the layer's kernel reads them."""
         return np.empty_like(self.weight)
+
+    @abstractmethod
+    def state_columns(self, neuron: int) -> tuple[int, int]:
+        """Columns of ``potential`` and of ``last_update`` in the layer's state that belong to a neuron."""
 
     def refresh(self, workers: Workers | None = None) -> None:
         """Recompute what is derived from weights and thresholds."""

@@ -90,6 +90,21 @@ class Conv2d(SpikingLayer):
     def _scaled_weight(self) -> Float32:
         return np.zeros((self.fan_in, layout.padded(self.maps)), np.float32)
 
+    @property
+    def synapses(self) -> Int64:
+        """Synaptic operations of one event of each input: the places it reaches, times the maps."""
+        reached = []
+        for size, places in zip(self.in_shape[1:], self.out_shape[1:], strict=True):
+            offset = np.arange(size)[:, None] + self.padding - np.arange(self.kernel)
+            place, rest = np.divmod(offset, self.stride)
+            reached.append(((rest == 0) & (place >= 0) & (place < places)).sum(axis=1))
+        return np.tile(np.outer(*reached).ravel() * self.maps, self.in_shape[0]).astype(np.int64)
+
+    def state_columns(self, neuron: int) -> tuple[int, int]:
+        """Columns of neuron ``map * places + place``: potentials lie place by place."""
+        place = neuron % self.places
+        return place * layout.padded(self.maps) + neuron // self.places, place
+
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest, place by place."""
         size = self.places * layout.padded(self.maps)

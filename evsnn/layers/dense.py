@@ -42,6 +42,15 @@ class Dense(SpikingLayer):
         """Multiply-accumulates of a conventional layer of this shape."""
         return self.n_in * self.n_out
 
+    @property
+    def synapses(self) -> Int64:
+        """Synaptic operations of one event of each input: every neuron."""
+        return np.full(self.n_in, self.n_out, np.int64)
+
+    def state_columns(self, neuron: int) -> tuple[int, int]:
+        """Columns of a neuron; all neurons share their time of last update."""
+        return neuron, 0
+
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest."""
         spikes = self.n_out if self.neuron.refractory_us > 0 else 0

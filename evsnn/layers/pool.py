@@ -43,6 +43,11 @@ class AveragePool(Layer):
         """Pooling is folded into the next layer's weights: no multiply-accumulates."""
         return 0
 
+    @property
+    def synapses(self) -> Int64:
+        """A relay costs no synaptic operation."""
+        return np.zeros(self.n_in, np.int64)
+
     def new_state(self, n_samples: int) -> LayerState:
         """A relay remembers nothing."""
         empty = np.empty((n_samples, 0), np.int64)

@@ -19,7 +19,7 @@ from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
 from evsnn.network.build import Parameters, build_layers
 from evsnn.network.settings import NetworkSettings
-from evsnn.network.simulation import Pass, Simulator
+from evsnn.network.simulation import Pass, Simulator, predicted_classes
 from evsnn.parallel import Workers
 from evsnn.seeds import seed_words
 
@@ -55,6 +55,14 @@ class Record:
     prediction: int
     group_times: npt.NDArray[np.uint32] | None = None
     membrane: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+
+def queues_of(data: EventSet | EventSplit) -> Iterator[Queue]:
+    """Input queues of blocks of samples, in order; an event file is read block by block."""
+    for start in range(0, len(data), EVALUATION_BATCH):
+        stop = min(start + EVALUATION_BATCH, len(data))
+        part = data.load(start, stop) if isinstance(data, EventSplit) else data.part(start, stop)
+        yield Queue(part.times, part.units, part.offsets[:-1], np.diff(part.offsets))
 
 
 class Network:
@@ -164,6 +172,17 @@ class Network:
                 f"{data.classes} classes; end the architecture with {data.classes}"
             )
 
+    def check_units(self, events: Events) -> None:
+        """Check that every event has a unit of this network's input.
+
+        Raises
+        ------
+        DataError
+            Naming the unit.
+        """
+        if len(events) and int(events.units.max()) >= self.n_inputs:
+            raise DataError(f"unit {events.units.max()} is outside the input of {self.n_inputs} units")
+
     def passes(
         self,
         data: EventSet | EventSplit,
@@ -189,13 +208,10 @@ class Network:
         self.check_fits(data)
         with Workers(threads) as workers:
             simulator = Simulator(self.layers, workers)
-            for start in range(0, len(data), EVALUATION_BATCH):
-                stop = min(start + EVALUATION_BATCH, len(data))
-                part = data.load(start, stop) if isinstance(data, EventSplit) else data.part(start, stop)
-                queue = Queue(part.times, part.units, part.offsets[:-1], np.diff(part.offsets))
+            for queue in queues_of(data):
                 yield simulator.forward(queue, data.duration_us)
                 if report is not None:
-                    report(stop - start)
+                    report(len(queue))
 
     def predict(self, data: EventSet | EventSplit, *, threads: int | None = None) -> npt.NDArray[np.int64]:
         """Class index of every sample, shape (n_samples,)."""
@@ -220,8 +236,7 @@ class Network:
         """
         if record not in ("spikes", "membrane"):
             raise SettingsError(f"record must be 'spikes' or 'membrane', got {record!r}")
-        if len(events) and int(events.units.max()) >= self.n_inputs:
-            raise DataError(f"unit {events.units.max()} is outside the input of {self.n_inputs} units")
+        self.check_units(events)
         with Workers(1) as workers:
             simulator = Simulator(self.layers, workers)
             states = [layer.new_state(1) for layer in self.layers]
@@ -246,12 +261,11 @@ class Network:
         ]
         counts = np.bincount(joined[-1].units, minlength=self.n_classes)
         potential = states[-1].potential[0]
-        best = np.where(counts == counts.max(), potential, -np.inf)
         return Record(
             joined,
             counts,
             potential,
-            int(np.argmax(best)),
+            int(predicted_classes(counts[None], potential[None])[0]),
             events.times[edges[:-1]] if record == "membrane" else None,
             [
                 np.array(rows, np.float32).reshape(len(rows), layer.membranes(state).shape[1])

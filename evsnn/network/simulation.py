@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,21 @@ from evsnn.parallel import Workers
 
 Float32 = npt.NDArray[np.float32]
 _ACTIVITIES = {"counts": layout.ACTIVITY_COUNTS, "trace": layout.ACTIVITY_TRACE}
+
+
+def predicted_classes(counts: npt.NDArray[Any], potential: Float32) -> npt.NDArray[np.int64]:
+    """Class of each sample: most output spikes, ties by residual potential, then lowest index (S9).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_samples, n_out)
+        Output spike counts.
+    potential : ndarray of float32, shape (n_samples, n_out)
+        Residual membrane potential of the output neurons over their threshold.
+    """
+    best = counts == counts.max(axis=1, keepdims=True)
+    classes: npt.NDArray[np.int64] = np.argmax(np.where(best, potential, -np.inf), axis=1)
+    return classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +60,8 @@ class Pass:
     operations: npt.NDArray[np.int64]
 
     def predictions(self) -> npt.NDArray[np.int64]:
-        """Class of each sample: most output spikes, ties by residual potential, then lowest index."""
-        best = self.counts == self.counts.max(axis=1, keepdims=True)
-        predictions: npt.NDArray[np.int64] = np.argmax(np.where(best, self.potential, -np.inf), axis=1)
-        return predictions
+        """Class of each sample, see :func:`predicted_classes`."""
+        return predicted_classes(self.counts, self.potential)
 
 
 class Simulator:
@@ -113,6 +127,17 @@ class Simulator:
         for layer, state, buffer in zip(self.layers, states, self._buffers, strict=True):
             queue, _ = layer.forward(queue, state, buffer, self.workers)
             queues.append(queue)
+        return queues
+
+    def inputs(self, queue: Queue) -> list[Queue]:
+        """Simulate a batch from rest; return the queue that each layer reads, the batch itself first.
+
+        A layer's events up to a time depend on nothing later, so the part of a queue up to a time is the
+        queue of a recording that is cut there. Valid until the next call; the last layer is not simulated.
+        """
+        queues = [queue]
+        for layer, buffer in zip(self.layers[:-1], self._buffers, strict=False):
+            queues.append(layer.forward(queues[-1], layer.new_state(len(queue)), buffer, self.workers)[0])
         return queues
 
     def _measure(self, queue: Queue, n: int, index: int, kind: str, duration_us: int) -> Float32:
