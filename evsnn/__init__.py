@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from evsnn.checkpoint import load_model, save_model
     from evsnn.encoders.settings import AugmentSettings, EncoderSettings
     from evsnn.errors import DataError, EvsnnError, SettingsError
+    from evsnn.events.augment import EventAugmentSettings
     from evsnn.events.core import Events, EventSet
     from evsnn.events.file import EventFile, EventSplit, open_events
     from evsnn.learning.settings import LearningSettings
@@ -29,6 +30,7 @@ _HOMES = {
     "DataError": "evsnn.errors",
     "EncoderSettings": "evsnn.encoders.settings",
     "Evaluation": "evsnn.training.evaluation",
+    "EventAugmentSettings": "evsnn.events.augment",
     "EventFile": "evsnn.events.file",
     "EventSet": "evsnn.events.core",
     "EventSplit": "evsnn.events.file",
@@ -55,6 +57,7 @@ __all__ = [
     "DataError",
     "EncoderSettings",
     "Evaluation",
+    "EventAugmentSettings",
     "EventFile",
     "EventSet",
     "EventSplit",

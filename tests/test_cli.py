@@ -83,6 +83,8 @@ def test_the_defaults_that_train_states_are_those_of_the_preset():
         "kappa": config.network.kappa,
         "rate": config.encoder.rate,
         "fresh": "fresh" if config.data.fresh else "no-fresh",
+        "augment": "augment" if config.data.augment else "no-augment",
+        "folds": config.data.folds or "no cross-validation",
         "limit": config.data.limit or "all",
     }
     others = {"data", "preset", "arch", "settings", "backend", "threads", "out", "resume", "config"}

@@ -14,6 +14,7 @@ import evsnn
 from evsnn import (
     AugmentSettings,
     EncoderSettings,
+    EventAugmentSettings,
     LearningSettings,
     Network,
     NetworkSettings,
@@ -33,6 +34,7 @@ from evsnn.training.trainer import Totals
 
 ARCH = "25-20-3"
 NETWORK = NetworkSettings(alpha=(2.0, 2.0))
+PLAIN = EventAugmentSettings.none()
 LEARNING = LearningSettings(lr=0.01, batch_size=8, threshold_lr=0.1, epsilon=1e-8, schedule="linear")
 
 
@@ -59,7 +61,8 @@ def bits(network):
 
 def trained(data, *, arch=ARCH, net_seed=0, settings=NETWORK, learning=LEARNING, **options):
     network = new(arch, settings, net_seed)
-    history = fit(network, data, learning=learning, **{"epochs": 2, "threads": 1, **options})
+    usual = {"epochs": 2, "threads": 1, "event_augmentation": PLAIN}
+    history = fit(network, data, learning=learning, **(usual | options))
     return network, history
 
 
@@ -70,7 +73,7 @@ def test_fit_learns(toys):
     network = new()
     before = evaluate(network, toys).accuracy
     told = []
-    history = fit(network, toys, epochs=12, learning=LEARNING, on_epoch=told.append)
+    history = fit(network, toys, epochs=12, learning=LEARNING, augment=False, on_epoch=told.append)
     assert told == history
     assert [line["epoch"] for line in history] == list(range(1, 13))
     assert before < 0.7
@@ -133,6 +136,7 @@ def test_the_number_of_threads_changes_nothing(toys, digits, spread, threads):
     balanced = replace(paper.learning, threshold_balance=0.01, max_norm=0.9, batch_size=8)
     for data, options in (
         (toys, {}),
+        (toys, {"event_augmentation": EventAugmentSettings(drop=0.5, jitter_us=200)}),
         (digits, {"arch": "784-12-10", "augmentation": AugmentSettings(elastic=1.0)}),
         (digits, {"arch": "784-12-10", "settings": paper.network, "learning": balanced, "fresh": False}),
     ):
@@ -168,6 +172,40 @@ def test_fresh_events_differ_from_epoch_to_epoch_and_stored_ones_do_not(digits):
     without_images = replace(digits, images=None)
     _, history = trained(without_images, arch="784-8-10")
     assert [line["events_per_sample"][0] for line in history] == [stored] * 2
+
+
+def test_recordings_are_distorted_anew_every_epoch(toys):
+    stored = np.diff(toys.offsets).mean()
+    lossy = EventAugmentSettings(drop=0.3)
+
+    def inputs(data, **options):
+        network, history = trained(data, epochs=3, **options)
+        return [line["events_per_sample"][0] for line in history], bits(network)
+
+    counts, learned = inputs(toys, event_augmentation=lossy)
+    assert len({stored, *counts}) == 4
+    assert counts != inputs(toys, event_augmentation=lossy, seed=1)[0]
+    plain = inputs(toys)
+    assert plain[0] == [stored] * 3
+    assert inputs(toys, event_augmentation=lossy, augment=False) == plain
+    assert learned != plain[1]
+    # fit distorts by default, as the preset does.
+    assert inputs(toys, event_augmentation=None) == inputs(toys, event_augmentation=EventAugmentSettings())
+    assert inputs(toys, event_augmentation=None)[0] != plain[0]
+
+
+def test_stored_events_of_images_are_distorted_on_request_only(digits):
+    def learned(**options):
+        return bits(trained(digits, arch="784-8-10", **options)[0])
+
+    lossy = EventAugmentSettings(drop=0.3)
+    stored = learned(fresh=False)
+    assert learned(fresh=False, event_augmentation=lossy) == stored
+    assert learned(fresh=False, event_augmentation=replace(lossy, always=True)) != stored
+    assert learned(event_augmentation=replace(lossy, always=True)) == learned()
+    undistorted = learned(augmentation=AugmentSettings(0, 0, 0, 0))
+    assert learned(augment=False) == undistorted
+    assert learned() != undistorted
 
 
 def test_fresh_events_come_from_the_encoder_of_the_data(digits):
@@ -423,7 +461,7 @@ def test_a_convolutional_network_learns_with_the_same_bits_for_any_threads():
     nets = [conv_net() for _ in range(3)]
     learning = LearningSettings(lr=1e-2, batch_size=10)
     for threads, net in enumerate(nets, start=1):
-        history = fit(net, data, epochs=15, learning=learning, seed=3, threads=threads)
+        history = fit(net, data, epochs=15, learning=learning, augment=False, seed=3, threads=threads)
     assert history[-1]["train_accuracy"] > 0.9
     assert history[-1]["synaptic_operations_per_sample"][1] == 0  # pooling only relays
     for other in nets[1:]:

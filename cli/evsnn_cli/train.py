@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from evsnn.network import Network
     from evsnn.training.config import RunConfig
     from evsnn.training.data import RunData
+    from evsnn.training.folds import CrossValidation
+    from evsnn.training.run import Run
     from evsnn.training.trainer import Totals
 
 
@@ -100,6 +102,18 @@ if TYPE_CHECKING:
 @click.option(
     "--fresh/--no-fresh", default=None, show_default="fresh", help="Draw new spikes from images every epoch."
 )
+@click.option(
+    "--augment/--no-augment",
+    default=None,
+    show_default="augment",
+    help="Distort training samples anew every epoch: [augment] of images, [augment_events] of recordings.",
+)
+@click.option(
+    "--folds",
+    type=int,
+    show_default="no cross-validation",
+    help="Cross-validation over the training samples in this many parts; 0 for none.",
+)
 @force_option
 @json_option
 @click.pass_context
@@ -108,29 +122,48 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
 
     Without DATA, on the subset of MNIST that the package ships. Ctrl-C stops after the running batch, keeps
     what was learned and leaves a checkpoint to --resume from.
+
+    With --folds K, each K-th of the training samples is classified by a network that learned the others; a
+    validation or test split of DATA is not touched.
     """
     from evsnn.errors import SettingsError
+    from evsnn.training.folds import CrossValidation, is_cross_validation
     from evsnn.training.run import Run
 
     if options["backend"] == "cuda":
         raise SettingsError("this version of evsnn has no CUDA backend: use --backend cpu")
     if options["resume"] is not None:
         _refuse_with_resume(context)
-        run = Run.resume(options["resume"], threads=options["threads"])
+        run = _resumed(options["resume"], options["threads"])
     else:
         config = _configuration(options)
         folder = options["out"] or _new_folder(config.arch.strip() or "train")
-        run = Run.create(folder, config, threads=options["threads"], force=options["force"])
+        kind = CrossValidation if is_cross_validation(config) else Run
+        run = kind.create(folder, config, threads=options["threads"], force=options["force"])
     with _Stopper() as stopper, _Printer(run.config.epochs) as printer:
         result = run.train(printer, stopper.requested)
     result["run_folder"] = str(run.folder)
     if options["as_json"]:
         print_json(result)
+    elif "folds" in result:
+        _print_folds(result)
     else:
         _print_result(result)
     if result["interrupted"]:
         click.echo(f"Interrupted; go on with: evsnn train --resume {run.folder}", err=True)
         context.exit(130)
+
+
+def _resumed(folder: Path, threads: int | None) -> Run | CrossValidation:
+    from evsnn.training.config import RunConfig
+    from evsnn.training.folds import CrossValidation, is_cross_validation
+    from evsnn.training.run import CHECKPOINT, CONFIG, Run
+
+    # The folder of a cross-validation has no checkpoint of its own; those of its folds do.
+    is_run = (folder / CHECKPOINT).is_file() or not (folder / CONFIG).is_file()
+    if not is_run and is_cross_validation(RunConfig.from_toml(folder / CONFIG)):
+        return CrossValidation.resume(folder, threads=threads)
+    return Run.resume(folder, threads=threads)
 
 
 def _refuse_with_resume(context: click.Context) -> None:
@@ -162,6 +195,8 @@ def _configuration(options: dict[str, Any]) -> RunConfig:
         ("data", "limit", "limit"),
         ("data", "validation", "validation"),
         ("data", "fresh", "fresh"),
+        ("data", "augment", "augment"),
+        ("data", "folds", "folds"),
         ("encoder", "rate", "rate"),
         ("learning", "batch_size", "batch_size"),
         ("learning", "optimizer", "optimizer"),
@@ -250,6 +285,7 @@ class _Printer:
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._stack = ExitStack()
+        self._fold = ""
         self._bar: tqdm[Any] | None = None
         self._seen = 0
         self._warned: set[str] = set()
@@ -260,16 +296,30 @@ class _Printer:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    def fold_started(self, fold: int, folds: int) -> None:
+        self._stack.close()
+        self._fold = f"fold {fold}/{folds}"
+        self._seen = 0
+
+    def fold_done(self, fold: int, folds: int, errors: int, samples: int) -> None:
+        assert self._bar is not None
+        accuracy = f"{100 * (1 - errors / samples):.2f} % ({errors} of {samples} wrong)"
+        self._bar.write(f"fold {fold}/{folds}  accuracy {accuracy}", file=sys.stderr)
+
     def started(self, network: Network, data: RunData, epoch: int) -> None:
         held_out = 0 if data.validation is None else len(data.validation)
         test = 0 if data.test is None else len(data.test)
         click.echo(
             f"{network.architecture.text}, {counted(network.parameters)} parameters, on {data.name}: "
-            f"{len(data.train)} training, {held_out} validation, {test} test samples",
+            + (
+                f"{self._fold}, {len(data.train)} training, {test} held out"
+                if self._fold
+                else f"{len(data.train)} training, {held_out} validation, {test} test samples"
+            ),
             err=True,
         )
         total = self._epochs * len(data.train)
-        self._bar = self._stack.enter_context(progress(total, "training", "samples"))
+        self._bar = self._stack.enter_context(progress(total, self._fold or "training", "samples"))
         self._bar.update(epoch * len(data.train))
 
     def batch(self, totals: Totals) -> None:
@@ -298,6 +348,20 @@ class _Printer:
         if kind not in self._warned:
             self._warned.add(kind)
             self._bar.write(f"Warning: {line}", file=sys.stderr)
+
+
+def _print_folds(result: dict[str, Any]) -> None:
+    folds = zip(result["fold_accuracies"], result["fold_errors"], result["fold_samples"], strict=True)
+    for fold, (accuracy, errors, samples) in enumerate(folds, start=1):
+        click.echo(f"fold {fold}: {100 * accuracy:.2f} % ({errors} of {samples} wrong)")
+    if result["mean_accuracy"] is not None:
+        spread = result["std_accuracy"]
+        deviation = "" if spread is None else f", standard deviation {100 * spread:.2f}"
+        click.echo(
+            f"mean {100 * result['mean_accuracy']:.2f} %{deviation} "
+            f"({result['errors']} of {result['samples']} wrong)"
+        )
+    click.echo(f"run folder {result['run_folder']}")
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""Splits for recordings that come without them."""
+"""Splits for recordings that come without them, and folds for cross-validation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from evsnn.datasets.recordings import Recording
 from evsnn.errors import SettingsError
@@ -55,6 +57,38 @@ def divide(
         train, parts[name] = _hold_out(train, wanted)
         parts["train"] = train
     return {name: parts[name] for name in ("train", "validation", "test") if name in parts}
+
+
+def deal(labels: npt.NDArray[np.integer[Any]], folds: int) -> npt.NDArray[np.int64]:
+    """Deal samples to the folds of a cross-validation, like cards.
+
+    All samples of label 0 are dealt first, in their order, one to each fold in turn, then those of label 1,
+    beginning with the fold whose turn it is, and so on. So folds differ by at most one sample, in all and of
+    every label, and no random order decides.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n_samples,)
+    folds : int
+        2 to the number of samples.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_samples,)
+        Fold of each sample, from 0.
+
+    Raises
+    ------
+    SettingsError
+        If there are too few samples.
+    """
+    if not 2 <= folds <= len(labels):
+        raise SettingsError(
+            f"folds must lie in 2 to the number of training samples, {len(labels)}, got {folds}"
+        )
+    fold = np.empty(len(labels), np.int64)
+    fold[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % folds
+    return fold
 
 
 def _hold_out(recordings: Sequence[Recording], wanted: int) -> tuple[list[Recording], list[Recording]]:

@@ -1,4 +1,4 @@
-"""Where a training loop takes its batches from: stored events, or events drawn anew from images."""
+"""Where a training loop takes its batches from: stored events, distorted or not, or fresh ones of images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from evsnn.encoders.encode import Encoder
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
 from evsnn.errors import SettingsError
+from evsnn.events.augment import EventAugmenter, EventAugmentSettings
 from evsnn.events.core import EventSet
 from evsnn.events.queue import Queue
 from evsnn.parallel import Workers
@@ -49,6 +50,35 @@ class StoredEvents:
         return Queue(data.times, data.units, data.offsets[samples], self._counts[samples])
 
 
+class AugmentedEvents:
+    """Batches of the events of a set, distorted anew in every epoch.
+
+    Parameters
+    ----------
+    data : EventSet
+    augmentation : EventAugmentSettings
+    seed : int
+    workers : Workers
+
+    Raises
+    ------
+    SettingsError
+        If the set does not have the channels that the distortion needs.
+    """
+
+    def __init__(
+        self, data: EventSet, augmentation: EventAugmentSettings, seed: int, workers: Workers
+    ) -> None:
+        self.labels = data.labels
+        self.duration_us = data.duration_us
+        # Each augmenter has one queue: two of them let the next batch be drawn while one is learned.
+        self._augmenters = cycle([EventAugmenter(data, augmentation, seed, workers) for _ in range(2)])
+
+    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+        """Distort some samples for one epoch."""
+        return next(self._augmenters).draw(samples, epoch)
+
+
 class FreshEvents:
     """Batches of events drawn from the images of a set, anew in every epoch.
 
@@ -57,7 +87,8 @@ class FreshEvents:
     data : EventSet
         With images.
     encoder : EncoderSettings
-    augmentation : AugmentSettings
+    augmentation : AugmentSettings or None
+        Distortion of each image before its events are drawn.
     seed : int
     workers : Workers
 
@@ -71,7 +102,7 @@ class FreshEvents:
         self,
         data: EventSet,
         encoder: EncoderSettings,
-        augmentation: AugmentSettings,
+        augmentation: AugmentSettings | None,
         seed: int,
         workers: Workers,
     ) -> None:

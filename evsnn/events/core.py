@@ -171,6 +171,42 @@ class EventSet:
             images=None if self.images is None else self.images[start:stop],
         )
 
+    def select(self, samples: npt.ArrayLike) -> EventSet:
+        """Return a copy of some samples, in the order in which they are named.
+
+        Parameters
+        ----------
+        samples : array-like of int, shape (n,)
+            Indices of samples; each may be named any number of times.
+
+        Raises
+        ------
+        SettingsError
+            If an index is not an integer, or the set does not hold such a sample.
+        """
+        chosen = np.asarray(samples)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+            raise SettingsError(f"samples are chosen by a row of integers, got {chosen.dtype} {chosen.shape}")
+        if chosen.size and not (int(chosen.min()) >= 0 and int(chosen.max()) < len(self)):
+            raise SettingsError(
+                f"samples {chosen.min()} to {chosen.max()} asked for, the set holds {len(self)}"
+            )
+        chosen = chosen.astype(np.int64)
+        counts = np.diff(self.offsets)[chosen]
+        offsets = np.zeros(len(chosen) + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        events = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], counts)
+        return replace(
+            self,
+            times=self.times[events],
+            units=self.units[events],
+            offsets=offsets,
+            labels=self.labels[chosen],
+            images=None if self.images is None else self.images[chosen],
+        )
+
     def check(self, where: str = "events", first_sample: int = 0) -> EventSet:
         """Check every promise of the format and return the set itself.
 

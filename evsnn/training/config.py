@@ -12,6 +12,7 @@ import tomli_w
 
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
 from evsnn.errors import SettingsError
+from evsnn.events.augment import EventAugmentSettings
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.architecture import parse_architecture
 from evsnn.network.settings import NetworkSettings
@@ -37,22 +38,43 @@ class DataSettings:
         a sixth of the training set; 0 for none.
     fresh : bool
         Draw new spikes every epoch where the data set has images.
+    augment : bool
+        Distort training samples anew every epoch: images by ``[augment]``, recordings by
+        ``[augment_events]``.
+    folds : int
+        Parts that the training split is dealt into for cross-validation; 0 for none.
+    fold : int
+        Part, from 1, that is held out and classified at the end of the run, while the other parts are
+        learned; 0 for every part in turn.
     """
 
     path: str = ""
     limit: int = 0
     validation: int = AUTOMATIC
     fresh: bool = True
+    augment: bool = True
+    folds: int = 0
+    fold: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str):
             raise SettingsError(f"data path must be text, got {self.path!r}")
-        for name, low in (("limit", 0), ("validation", AUTOMATIC)):
+        for name, low in (("limit", 0), ("validation", AUTOMATIC), ("folds", 0), ("fold", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise SettingsError(f"{name} must be a whole number of {low} or more, got {value!r}")
-        if not isinstance(self.fresh, bool):
-            raise SettingsError(f"fresh must be true or false, got {self.fresh!r}")
+        for name in ("fresh", "augment"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.folds == 1:
+            raise SettingsError("folds must be 2 or more, or 0 for a run without cross-validation; got 1")
+        if self.fold > self.folds:
+            raise SettingsError(f"fold must lie in 0 to the number of folds, {self.folds}, got {self.fold}")
+        if self.folds and self.validation > 0:
+            raise SettingsError(
+                f"folds hold out a part of the training set each, and choose no epoch by it: "
+                f"drop validation {self.validation}"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,9 @@ class RunConfig:
     encoder : EncoderSettings
         Of the package's MNIST subset; event files bring their own.
     augment : AugmentSettings
+        Of images.
+    augment_events : EventAugmentSettings
+        Of recordings.
     network : NetworkSettings
     learning : LearningSettings
     """
@@ -80,6 +105,7 @@ class RunConfig:
     data: DataSettings = field(default_factory=DataSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    augment_events: EventAugmentSettings = field(default_factory=EventAugmentSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
 
@@ -129,6 +155,7 @@ class RunConfig:
             "data": DataSettings,
             "encoder": EncoderSettings,
             "augment": AugmentSettings,
+            "augment_events": EventAugmentSettings,
             "network": NetworkSettings,
             "learning": LearningSettings,
         }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from evsnn.datasets.division import deal
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import embedded_mnist
 from evsnn.encoders.settings import EncoderSettings
@@ -59,31 +62,17 @@ def load_split(path: str, split: str, encoder: EncoderSettings, seed: int, threa
 def load_data(config: RunConfig, threads: int | None) -> RunData:
     """Load the splits of a run.
 
+    In cross-validation the training split is all there is: the fold that is held out stands in for ``test``.
+
     Raises
     ------
     DataError, SettingsError
-        If a file is wrong, or the validation split leaves nothing to train on.
+        If a file is wrong, or the validation split or the folds leave nothing to train on.
     """
     data = config.data
-    if data.path:
-        with open_events(data.path) as file:
-            splits = {name: _load(file[name], data.limit) for name in file.splits}
-        name = Path(data.path).name
-    else:
-        with Workers(threads) as workers:
-            splits = {
-                name: encode_images(
-                    images.part(0, min(data.limit or len(images), len(images))),
-                    config.encoder,
-                    config.seed,
-                    workers,
-                )
-                for name, images in embedded_mnist().items()
-            }
-        name = "MNIST subset of the package"
-    splits = {split: part for split, part in splits.items() if len(part)}
-    if "train" not in splits:
-        raise DataError(f"{data.path} has no split 'train' with samples to learn from")
+    if data.folds:
+        return fold_data(load_training(config, threads), data.folds, data.fold)
+    name, splits = _load_splits(config, threads)
     train, validation = splits["train"], splits.get("validation")
     if data.validation != AUTOMATIC or validation is None:
         held_out = len(train) // VALIDATION_SHARE if data.validation == AUTOMATIC else data.validation
@@ -95,6 +84,64 @@ def load_data(config: RunConfig, threads: int | None) -> RunData:
         validation = train.part(edge, len(train)) if held_out else None
         train = train.part(0, edge)
     return RunData(name, train, validation, splits.get("test"))
+
+
+def load_training(config: RunConfig, threads: int | None) -> RunData:
+    """Load the whole training split and nothing else; errors as :func:`load_data`."""
+    name, splits = _load_splits(config, threads, only="train")
+    return RunData(name, splits["train"], None, None)
+
+
+def fold_data(whole: RunData, folds: int, fold: int) -> RunData:
+    """Return one fold of a training split as ``test`` and all others as ``train``, without validation.
+
+    Parameters
+    ----------
+    whole : RunData
+        With the whole training split.
+    folds : int
+        Number of folds; :func:`evsnn.datasets.division.deal` says which sample lies in which.
+    fold : int
+        The one that is held out, from 1.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such fold, or too few samples for so many.
+    """
+    if not 1 <= fold <= folds:
+        raise SettingsError(f"fold must lie in 1 to {folds}, got {fold}; CrossValidation trains all in turn")
+    held_out = deal(whole.train.labels, folds) == fold - 1
+    train, test = (whole.train.select(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
+    return RunData(whole.name, train, None, test)
+
+
+def _load_splits(
+    config: RunConfig, threads: int | None, only: str | None = None
+) -> tuple[str, dict[str, EventSet]]:
+    """Load the splits that have samples, or one of them; the training split is there."""
+    data = config.data
+    if data.path:
+        name = Path(data.path).name
+        with open_events(data.path) as file:
+            splits = {split: _load(file[split], data.limit) for split in file.splits if only in (None, split)}
+    else:
+        name = "MNIST subset of the package"
+        with Workers(threads) as workers:
+            splits = {
+                split: encode_images(
+                    images.part(0, min(data.limit or len(images), len(images))),
+                    config.encoder,
+                    config.seed,
+                    workers,
+                )
+                for split, images in embedded_mnist().items()
+                if only in (None, split)
+            }
+    splits = {split: part for split, part in splits.items() if len(part)}
+    if "train" not in splits:
+        raise DataError(f"{data.path} has no split 'train' with samples to learn from")
+    return name, splits
 
 
 def _load(split: EventSplit, limit: int) -> EventSet:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from evsnn.datasets.sampling import FreshEvents, Source, StoredEvents
+from evsnn.datasets.sampling import AugmentedEvents, FreshEvents, Source, StoredEvents
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
 from evsnn.errors import DataError, SettingsError
+from evsnn.events.augment import EventAugmentSettings
 from evsnn.events.core import EventSet
 from evsnn.events.file import EventSplit
 from evsnn.learning.settings import LearningSettings
@@ -25,6 +26,8 @@ def fit(
     epochs: int = 10,
     learning: LearningSettings | None = None,
     augmentation: AugmentSettings | None = None,
+    event_augmentation: EventAugmentSettings | None = None,
+    augment: bool = True,
     fresh: bool = True,
     seed: int = 0,
     threads: int | None = None,
@@ -44,6 +47,10 @@ def fit(
     learning : LearningSettings, optional
     augmentation : AugmentSettings, optional
         Distortion of images before fresh spikes are drawn; default: the ``default`` preset's.
+    event_augmentation : EventAugmentSettings, optional
+        Distortion of recordings, which have no images; default: the ``default`` preset's.
+    augment : bool
+        Whether to distort samples at all.
     fresh : bool
         Draw new spikes every epoch where ``data`` has images.
     seed : int
@@ -77,6 +84,8 @@ def fit(
             fresh=fresh,
             encoder=None,
             augmentation=augmentation or AugmentSettings(),
+            event_augmentation=event_augmentation or EventAugmentSettings(),
+            augment=augment,
             seed=seed,
             workers=workers,
         )
@@ -94,15 +103,23 @@ def make_source(
     fresh: bool,
     encoder: EncoderSettings | None,
     augmentation: AugmentSettings,
+    event_augmentation: EventAugmentSettings,
+    augment: bool,
     seed: int,
     workers: Workers,
 ) -> Source:
-    """Return fresh events where the data have images and an encoder, else the stored ones."""
+    """Return fresh events where the data have images and an encoder, else the stored ones.
+
+    Images, and the stored events of recordings, are distorted where ``augment`` is on.
+    """
     if len(data) == 0:
         raise DataError("there are no training samples")
     if fresh and data.images is not None:
         settings = encoder or EncoderSettings.from_dict(data.encoder)
-        return FreshEvents(data, settings, augmentation, seed, workers)
+        return FreshEvents(data, settings, augmentation if augment else None, seed, workers)
+    wanted = augment and event_augmentation.enabled
+    if wanted and (data.images is None or event_augmentation.always):
+        return AugmentedEvents(data, event_augmentation, seed, workers)
     return StoredEvents(data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
 from evsnn.errors import SettingsError
+from evsnn.events.augment import EventAugmentSettings
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.settings import NetworkSettings
 from evsnn.training.config import RunConfig
@@ -15,6 +16,7 @@ PRESETS = {
         epochs=40,
         encoder=EncoderSettings(kind="poisson", rate=20.0, duration_ms=50.0),
         augment=AugmentSettings(shift=0.0, shear=0.0, scale=0.0, elastic=0.0),
+        augment_events=EventAugmentSettings.none(),
         network=NetworkSettings(
             tau_ms=20.0, refractory_ms=1.0, kappa=(-0.4, 0.0), sigma=(0.5, 0.0), clamp=1.0, alpha=10.0
         ),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evsnn import checkpoint
+from evsnn.datasets.sampling import Source
 from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
@@ -130,7 +131,12 @@ class Run:
             )
         return run
 
-    def train(self, listener: Listener, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
+    def train(
+        self,
+        listener: Listener,
+        should_stop: Callable[[], bool] | None = None,
+        data: RunData | None = None,
+    ) -> dict[str, Any]:
         """Train to the end or until stopped; write every file of the folder.
 
         Parameters
@@ -139,6 +145,8 @@ class Run:
         should_stop : callable, optional
             Asked before every batch. A run that stops writes a checkpoint from which it can go on, and is
             judged by what it has learned.
+        data : RunData, optional
+            The splits that the configuration names, if they are in memory already.
 
         Returns
         -------
@@ -153,13 +161,12 @@ class Run:
             If the loss is not finite.
         """
         config = self.config
-        data = load_data(config, self._threads)
+        data = data or load_data(config, self._threads)
         if self._saved is not None:
             network = self._saved.network
+            network.check_fits(data.train, data.name)
         else:
-            arch = config.arch or default_architecture(data.train)
-            network = Network.from_architecture(arch, seed=config.seed, settings=config.network)
-        network.check_fits(data.train, data.name)
+            network = new_network(config, data)
         best = _Best()
         with Workers(self._threads) as workers:
             trainer = self._trainer(network, data, workers)
@@ -194,24 +201,12 @@ class Run:
             return self._finish(data, history, best, trainer.epoch, workers.threads)
 
     def _begin(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in _FILES:
-                (self.folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(f"cannot write {error.filename}: {error.strerror or error}") from error
+        clear_folder(self.folder)
         self._write(CONFIG, self.config.to_toml())
 
     def _trainer(self, network: Network, data: RunData, workers: Workers) -> Trainer:
         config = self.config
-        source = make_source(
-            data.train,
-            fresh=config.data.fresh,
-            encoder=None if config.data.path else config.encoder,
-            augmentation=config.augment,
-            seed=config.seed,
-            workers=workers,
-        )
+        source = training_source(config, data, workers)
         return Trainer(
             network, source, config.learning, epochs=config.epochs, seed=config.seed, workers=workers
         )
@@ -278,6 +273,61 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.folder / name, text.encode())
+
+
+def new_network(config: RunConfig, data: RunData) -> Network:
+    """Return the network that a configuration begins with.
+
+    Raises
+    ------
+    DataError, SettingsError
+        If it does not fit the data.
+    """
+    arch = config.arch or default_architecture(data.train)
+    network = Network.from_architecture(arch, seed=config.seed, settings=config.network)
+    network.check_fits(data.train, data.name)
+    return network
+
+
+def training_source(config: RunConfig, data: RunData, workers: Workers) -> Source:
+    """Return where the batches of a run come from.
+
+    Raises
+    ------
+    DataError, SettingsError
+        If there are no samples, or not of the kind that the configuration needs.
+    """
+    return make_source(
+        data.train,
+        fresh=config.data.fresh,
+        encoder=None if config.data.path else config.encoder,
+        augmentation=config.augment,
+        event_augmentation=config.augment_events,
+        augment=config.data.augment,
+        seed=config.seed,
+        workers=workers,
+    )
+
+
+def clear_folder(folder: Path) -> None:
+    """Make a run folder, without what an earlier run or cross-validation left there; all else stays.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [path for path in folder.glob("fold-*") if path.name[5:].isdecimal() and path.is_dir()]
+        for path in (folder, *parts):
+            for name in _FILES:
+                (path / name).unlink(missing_ok=True)
+        for path in parts:
+            if not any(path.iterdir()):
+                path.rmdir()
+    except OSError as error:
+        raise DataError(f"cannot write {error.filename}: {error.strerror or error}") from error
 
 
 def read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:

@@ -1,0 +1,197 @@
+"""Random distortion of recordings, drawn anew every epoch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evsnn.errors import SettingsError
+from evsnn.events.core import EventSet
+from evsnn.events.queue import Queue
+from evsnn.parallel import Workers
+from evsnn.seeds import seed_words
+
+#: Largest value of each strength.
+_HIGHEST = {
+    "shift": 1000.0,
+    "rotation": 90.0,
+    "shear": 1.0,
+    "scale": 0.9,
+    "elastic": 1000.0,
+    "time_scale": 0.9,
+    "jitter_us": (1 << 31) - 1,
+    "flip": 1.0,
+    "drop": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class EventAugmentSettings:
+    """Random distortion of each recording, anew every epoch (docs/model.md, S21); 0 switches a part off.
+
+    Parameters
+    ----------
+    shift : float
+        Largest shift in pixels, each axis.
+    rotation : float
+        Largest angle in degrees, up to 90.
+    shear : float
+        Largest off-diagonal entry of the linear map, before the rotation.
+    scale : float
+        Largest relative change of size, each axis.
+    elastic : float
+        Largest displacement in pixels of the nodes of a 5 x 5 elastic grid.
+    time_scale : float
+        Largest relative change of speed.
+    jitter_us : int
+        Largest change of an event's time, each event on its own, in microseconds.
+    flip : float
+        Probability that the two polarities of a recording are exchanged; needs two channels.
+    drop : float
+        Largest share of events that are dropped; each recording draws its share.
+    always : bool
+        Also distort the stored events of a data set with images, where training does not draw fresh ones.
+
+    Raises
+    ------
+    SettingsError
+        Naming the setting and its range.
+    """
+
+    shift: float = 2.0
+    rotation: float = 12.0
+    shear: float = 0.1
+    scale: float = 0.15
+    elastic: float = 2.5
+    time_scale: float = 0.0
+    jitter_us: int = 0
+    flip: float = 0.0
+    drop: float = 0.0
+    always: bool = False
+
+    def __post_init__(self) -> None:
+        for name, high in _HIGHEST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise SettingsError(f"{name} must be a number, got {value!r}")
+            if not (math.isfinite(value) and 0.0 <= value <= high):
+                raise SettingsError(f"{name} must lie in 0 to {high:.10g}, got {value}")
+        if not isinstance(self.jitter_us, int):
+            raise SettingsError(f"jitter_us must be a whole number of microseconds, got {self.jitter_us}")
+        if not isinstance(self.always, bool):
+            raise SettingsError(f"always must be true or false, got {self.always!r}")
+
+    @classmethod
+    def none(cls) -> EventAugmentSettings:
+        """Settings that leave every recording as it is."""
+        return cls(
+            shift=0.0,
+            rotation=0.0,
+            shear=0.0,
+            scale=0.0,
+            elastic=0.0,
+            time_scale=0.0,
+            jitter_us=0,
+            flip=0.0,
+            drop=0.0,
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any distortion is on."""
+        return any(getattr(self, name) for name in _HIGHEST)
+
+
+class EventAugmenter:
+    """Distorts the recordings of a set; the same seed, epoch and sample give the same events.
+
+    Parameters
+    ----------
+    data : EventSet
+    settings : EventAugmentSettings
+    seed : int
+        0 to 2^64 - 1.
+    workers : Workers
+
+    Raises
+    ------
+    SettingsError
+        If polarities are to be exchanged and the set does not have two channels.
+    """
+
+    def __init__(self, data: EventSet, settings: EventAugmentSettings, seed: int, workers: Workers) -> None:
+        channels, height, width = data.shape
+        if settings.flip and channels != 2:
+            raise SettingsError(
+                f"flip exchanges two polarities, but these events have {channels} channel(s); set it to 0"
+            )
+        self._data = data
+        self._counts = np.diff(data.offsets)
+        self._key = seed_words(seed)
+        self._workers = workers
+        # An axis of one pixel is no axis: nothing moves along it, and nothing turns into it.
+        tall, wide = float(height > 1), float(width > 1)
+        plane = tall * wide
+        self._strengths = (
+            np.float32(settings.shift * tall),
+            np.float32(settings.shift * wide),
+            np.float32(math.tan(math.radians(settings.rotation) / 2.0) * plane),
+            np.float32(settings.shear * plane),
+            np.float32(settings.scale * tall),
+            np.float32(settings.scale * wide),
+            np.float32(settings.elastic * plane),
+            np.float64(settings.time_scale),
+            np.int64(settings.jitter_us),
+            np.float32(settings.flip),
+            np.float32(settings.drop),
+        )
+        self._times = np.empty(0, np.uint32)
+        self._units = np.empty(0, np.uint32)
+
+    def draw(self, samples: npt.NDArray[np.int64], epoch: int = 0) -> Queue:
+        """Distort some recordings.
+
+        Parameters
+        ----------
+        samples : ndarray of int64, shape (n_samples,)
+            Rows of the set, which are also the counters of the random numbers.
+        epoch : int
+            Another counter: every epoch has distortions of its own.
+
+        Returns
+        -------
+        Queue
+            Valid until the next call.
+        """
+        from evsnn_kernels.cpu import augment_events  # noqa: PLC0415 - numba, when something is computed
+
+        data = self._data
+        counts = self._counts[samples]
+        slot = np.zeros(len(samples) + 1, np.int64)
+        np.cumsum(counts, out=slot[1:])
+        if len(self._times) < slot[-1]:
+            self._times = np.empty(int(slot[-1]), np.uint32)
+            self._units = np.empty(int(slot[-1]), np.uint32)
+        kept = np.zeros(len(samples), np.int64)
+        self._workers.run(
+            augment_events.augment_events,
+            len(samples),
+            data.times,
+            data.units,
+            data.offsets[samples],
+            counts,
+            samples,
+            *data.shape,
+            data.duration_us,
+            *self._strengths,
+            *self._key,
+            epoch,
+            self._times,
+            self._units,
+            slot,
+            kept,
+        )
+        return Queue(self._times, self._units, slot[:-1], kept)
