@@ -25,6 +25,7 @@ _HIGHEST = {
     "jitter_us": (1 << 31) - 1,
     "flip": 1.0,
     "drop": 1.0,
+    "window_ms": 4e6,
 }
 
 
@@ -52,6 +53,8 @@ class EventAugmentSettings:
         Probability that the two polarities of a recording are exchanged; needs two channels.
     drop : float
         Largest share of events that are dropped; each recording draws its share.
+    window_ms : float
+        Length of the part of the presentation that is learned, from a random time on; 0 for all of it.
     always : bool
         Also distort the stored events of a data set with images, where training does not draw fresh ones.
 
@@ -70,6 +73,7 @@ class EventAugmentSettings:
     jitter_us: int = 0
     flip: float = 0.0
     drop: float = 0.0
+    window_ms: float = 0.0
     always: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +101,7 @@ class EventAugmentSettings:
             jitter_us=0,
             flip=0.0,
             drop=0.0,
+            window_ms=0.0,
         )
 
     @property
@@ -135,6 +140,7 @@ class EventAugmenter:
         # An axis of one pixel is no axis: nothing moves along it, and nothing turns into it.
         tall, wide = float(height > 1), float(width > 1)
         plane = tall * wide
+        window = round(settings.window_ms * 1e3)
         self._strengths = (
             np.float32(settings.shift * tall),
             np.float32(settings.shift * wide),
@@ -147,6 +153,7 @@ class EventAugmenter:
             np.int64(settings.jitter_us),
             np.float32(settings.flip),
             np.float32(settings.drop),
+            np.int64(window if window < data.duration_us else 0),
         )
         self._times = np.empty(0, np.uint32)
         self._units = np.empty(0, np.uint32)

@@ -27,7 +27,10 @@ ALL = EventAugmentSettings(
     jitter_us=40,
     flip=0.5,
     drop=0.6,
+    window_ms=0.4,
 )
+#: Only what moves events in the plane is left.
+AWAY_FROM_TIME = {"flip": 0.0, "drop": 0.0, "time_scale": 0.0, "jitter_us": 0, "window_ms": 0.0}
 STRENGTHS = [name for name in vars(NONE) if name != "always"]
 #: Events at one time, beyond which the kernel sorts in another way.
 MANY = 60
@@ -103,6 +106,7 @@ def places(samples, width=21):
             "jitter_us": st.sampled_from([0, 3, 500, 2**31 - 1]),
             "flip": st.sampled_from([0.0, 0.5, 1.0]),
             "drop": st.sampled_from([0.0, 0.5, 1.0]),
+            "window_ms": st.sampled_from([0.0, 0.3, 2.0, 1e3]),
         }
     ),
     seed=st.integers(0, 2**63),
@@ -137,7 +141,7 @@ def test_every_strength_does_something_and_keeps_the_events_in_order(name):
         assert (keys[1:] >= keys[:-1]).all()
         assert (times <= data.duration_us).all()
         assert (units < data.n_inputs).all()
-    if name in {"time_scale", "jitter_us", "flip", "drop"}:
+    if name in {"time_scale", "jitter_us", "flip", "drop", "window_ms"}:
         # Pixels stay where they are.
         pixels = data.n_inputs // 2
         for index, (_, units) in enumerate(found):
@@ -146,7 +150,7 @@ def test_every_strength_does_something_and_keeps_the_events_in_order(name):
 
 def test_an_event_that_never_moved_in_time_keeps_its_time():
     data = recordings()
-    spatial = replace(ALL, time_scale=0.0, jitter_us=0)
+    spatial = replace(ALL, time_scale=0.0, jitter_us=0, window_ms=0.0)
     for index, (times, _) in enumerate(drawn(data, spatial)):
         assert set(times) <= set(data[index].times)
 
@@ -335,13 +339,13 @@ def test_polarities_of_a_whole_sample_are_exchanged_with_their_probability(proba
 
 def test_an_axis_of_one_pixel_is_left_alone():
     line = recordings(shape=(1, 1, 40))
-    found = drawn(line, replace(ALL, flip=0.0, drop=0.0, time_scale=0.0, jitter_us=0, shift=0.0, scale=0.0))
+    found = drawn(line, replace(ALL, **AWAY_FROM_TIME, shift=0.0, scale=0.0))
     assert same(found, [(sample.times, sample.units) for sample in line])
     moved = drawn(line, replace(NONE, shift=2.0))
     assert not same(moved, found)
     assert sum(len(times) for times, _ in moved) > 0.9 * len(line.times)
     flat = recordings(shape=(63, 1, 1))
-    found = drawn(flat, replace(ALL, flip=0.0, drop=0.0, time_scale=0.0, jitter_us=0))
+    found = drawn(flat, replace(ALL, **AWAY_FROM_TIME))
     assert same(found, [(sample.times, sample.units) for sample in flat])
 
 
@@ -371,3 +375,22 @@ def test_other_absurd_settings_are_named():
         EventAugmentSettings(always=1)
     assert not NONE.enabled
     assert EventAugmentSettings(always=True).enabled == EventAugmentSettings().enabled
+
+
+# Windows
+
+
+def test_a_window_opens_anywhere_and_time_counts_from_there():
+    times = np.arange(0, 2001, 10)
+    starts = []
+    for found, _ in drawn(one_place(220, n=600, times=times), replace(NONE, window_ms=0.5)):
+        assert len(found) == 50
+        assert found[0] < 10
+        np.testing.assert_array_equal(np.diff(found), 10)
+        starts.append(-int(found[0]) % 10)
+    assert set(starts) == set(range(10))
+
+
+def test_a_window_as_long_as_the_presentation_takes_all():
+    data = recordings()
+    assert same(drawn(data, replace(NONE, window_ms=1e4)), drawn(data, NONE))

@@ -40,8 +40,8 @@ def bend(nodes, place, size):
 def distort(times, units, shape, duration, *, sample, epoch, seed, **strengths):
     """Times and units of one distorted recording.
 
-    Strengths are shift, rotation (degrees), shear, scale, elastic, time_scale, jitter_us, flip and drop; the
-    sensor has more than one pixel along both axes.
+    Strengths are shift, rotation (degrees), shear, scale, elastic, time_scale, jitter_us, flip, drop and
+    window_ms; the sensor has more than one pixel along both axes.
     """
     height, width = shape[1:]
     key = seed & 0xFFFFFFFF, seed >> 32
@@ -62,6 +62,10 @@ def distort(times, units, shape, duration, *, sample, epoch, seed, **strengths):
     dropped = amount["drop"] * share(words[8])
     speed = 1.0 + float(strengths.get("time_scale", 0)) * float(signed(words[9]))
 
+    window = round(1000 * strengths.get("window_ms", 0))
+    window = 0 if window >= duration else window
+    opens = words[10] * (duration - window + 1) >> 32 if window else 0
+
     nodes = [philox((3 + node, sample, epoch, PURPOSE + 256), key)[:2] for node in range(25)]
     bends = [[amount["elastic"] * signed(pair[axis]) for pair in nodes] for axis in range(2)]
 
@@ -69,6 +73,8 @@ def distort(times, units, shape, duration, *, sample, epoch, seed, **strengths):
     jitter = strengths.get("jitter_us", 0)
     found = []
     for number, (time, unit) in enumerate(zip(times.tolist(), units.tolist(), strict=True)):
+        if window and not opens <= time < opens + window:
+            continue
         word = philox((number, sample, epoch, PURPOSE), key)
         channel, pixel = divmod(unit, height * width)
         place = [f32(at) - middle for at, middle in zip(divmod(pixel, width), centre, strict=True)]
@@ -79,7 +85,7 @@ def distort(times, units, shape, duration, *, sample, epoch, seed, **strengths):
             if amount["elastic"] > 0:
                 coordinate += bend(bends[axis], divmod(pixel, width), (height, width))
             to.append(either_side(coordinate, word[2 + axis]))
-        new_time = int(time * speed) + (word[1] * (2 * jitter + 1) >> 32) - jitter
+        new_time = int((time - opens) * speed) + (word[1] * (2 * jitter + 1) >> 32) - jitter
         kept = share(word[0]) >= dropped and 0 <= new_time <= duration
         if kept and 0 <= to[0] < height and 0 <= to[1] < width:
             channel = 1 - channel if flipped else channel

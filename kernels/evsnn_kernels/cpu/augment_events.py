@@ -9,7 +9,7 @@ import numpy as np
 from evsnn_kernels.cpu.augment import GRID
 from evsnn_kernels.jit import cpu_kernel, cpu_part
 from evsnn_kernels.layout import I64, PURPOSE_RECORDING, U32, U64, Scalar
-from evsnn_kernels.spec.augment_events import at_pixel, jittered, mapped, stretched, turn
+from evsnn_kernels.spec.augment_events import at_pixel, jittered, mapped, stretched, turn, window_start
 from evsnn_kernels.spec.image import grid_value, signed_unit
 from evsnn_kernels.spec.random import philox, unit_interval
 
@@ -88,6 +88,7 @@ def augment_events(
     jitter: Scalar,
     flip: Scalar,
     drop: Scalar,
+    window: Scalar,
     key_low: Scalar,
     key_high: Scalar,
     epoch: Scalar,
@@ -128,6 +129,8 @@ def augment_events(
         Probability that a sample's two channels are exchanged; above 0 only for two channels.
     drop : float32
         Largest share of a sample's events that is dropped.
+    window : int64
+        Length of the part of a sample that is kept, microseconds, below ``duration``; 0 for all of it.
     key_low, key_high, epoch : uint64
         Seed and epoch of the random numbers.
     out_times, out_units, out_slot, out_count
@@ -151,7 +154,7 @@ def augment_events(
         of_sample = PURPOSE_RECORDING + (1 << 8)
         a, b, c, d = philox(0, row, epoch, of_sample, key_low, key_high)
         e, f, g, h = philox(1, row, epoch, of_sample, key_low, key_high)
-        i, j, _, _ = philox(2, row, epoch, of_sample, key_low, key_high)
+        i, j, k, _ = philox(2, row, epoch, of_sample, key_low, key_high)
         origin_y = centre_y + shift_y * signed_unit(unit_interval(a))
         origin_x = centre_x + shift_x * signed_unit(unit_interval(b))
         size_y = one + scale_y * signed_unit(unit_interval(c))
@@ -166,6 +169,7 @@ def augment_events(
         flipped = unit_interval(h) < flip
         share = drop * unit_interval(i)
         speed = np.float64(1.0) + time_scale * np.float64(signed_unit(unit_interval(j)))
+        opens = window_start(k, window, duration)
         if elastic > np.float32(0.0):
             for node_y in range(GRID):
                 for node_x in range(GRID):
@@ -176,10 +180,13 @@ def augment_events(
 
         kept = 0
         for number in range(count[s]):
+            since = np.int64(times[start[s] + number]) - opens
+            if since < 0 or (window > 0 and since >= window):
+                continue
             w0, w1, w2, w3 = philox(number, row, epoch, PURPOSE_RECORDING, key_low, key_high)
             if unit_interval(w0) < share:
                 continue
-            time = jittered(stretched(times[start[s] + number], speed), w1, jitter)
+            time = jittered(stretched(since, speed), w1, jitter)
             if time < 0 or time > duration:
                 continue
             unit = np.int64(units[start[s] + number])

@@ -34,6 +34,12 @@ def at_pixel(coordinate: Scalar, uniform: Scalar) -> Scalar:
 
 
 @physics
+def window_start(word: Scalar, window: Scalar, duration: Scalar) -> Scalar:
+    """S21. When a window of a presentation opens, any whole microsecond being as likely; 0 without one."""
+    return scaled(word, duration - window + 1) if window > 0 else 0
+
+
+@physics
 def stretched(time: Scalar, factor: Scalar) -> Scalar:
     """S21. Time on a stretched axis, rounded down: what was sorted stays sorted."""
     return np.int64(np.float64(time) * factor)
