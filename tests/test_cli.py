@@ -71,16 +71,16 @@ def test_every_option_is_documented_with_its_default(command):
 
 
 def test_the_defaults_that_train_states_are_those_of_the_preset():
-    config = preset("default")
+    config, conv = preset("default"), preset("default", "28x28-8C5-P2-10").network
     expected = {
         "epochs": config.epochs,
         "seed": config.seed,
-        "batch_size": config.learning.batch_size,
+        "batch_size": "by network and data",
         "optimizer": config.learning.optimizer,
-        "lr": config.learning.lr,
-        "alpha": config.network.alpha,
+        "lr": "by network and data",
+        "alpha": f"{plain(config.network.alpha)}; {plain(conv.alpha)} with convolutions",
         "clamp": config.network.clamp,
-        "kappa": config.network.kappa,
+        "kappa": f"{plain(config.network.kappa)}; {plain(conv.kappa[0])} in convolutions",
         "rate": config.encoder.rate,
         "fresh": "fresh" if config.data.fresh else "no-fresh",
         "augment": "augment" if config.data.augment else "no-augment",

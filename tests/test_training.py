@@ -56,7 +56,7 @@ def new(arch=ARCH, settings=NETWORK, seed=0):
 
 
 def bits(network):
-    return [layer.weight.tobytes() + layer.threshold.tobytes() for layer in network.layers]
+    return [layer.weight.tobytes() + layer.threshold.tobytes() for layer in network.spiking_layers]
 
 
 def trained(data, *, arch=ARCH, net_seed=0, settings=NETWORK, learning=LEARNING, **options):
@@ -483,3 +483,33 @@ def test_a_convolutional_model_survives_its_file(tmp_path):
     for a, b in zip(record.spikes, plain.spikes, strict=True):
         np.testing.assert_array_equal(a.times, b.times)
         np.testing.assert_array_equal(a.units, b.units)
+
+
+# Presets
+
+
+def test_the_default_preset_suits_network_and_data():
+    dense, conv = "784-20-10", "28x28-4C5-P2-20-10"
+    assert preset("default", dense).network == NetworkSettings()
+    chosen = preset("default", conv).network
+    assert chosen.kappa == (-0.1, 0.0, 0.0)
+    assert Network.from_architecture(conv).settings == chosen
+    assert Network.from_architecture(dense).settings == NetworkSettings()
+    learning = {
+        (arch, recordings): preset("default", arch, recordings=recordings).learning
+        for arch in (dense, conv)
+        for recordings in (False, True)
+    }
+    assert learning[dense, False] == LearningSettings()
+    assert len(set(learning.values())) == 4
+    assert preset("paper", conv).learning == preset("paper").learning
+
+
+def test_fit_learns_as_the_default_preset_says(toys, digits):
+    for data, arch in ((toys, None), (digits, "784-12-10"), (digits, "28x28-2C5-P4-10")):
+        recordings = data.images is None
+        options = {} if arch is None else {"arch": arch}
+        text = trained(data, epochs=1, **options)[0].architecture.text
+        learning = preset("default", text, recordings=recordings).learning
+        chosen = trained(data, epochs=1, learning=None, **options)[0]
+        assert bits(chosen) == bits(trained(data, epochs=1, learning=learning, **options)[0])

@@ -32,20 +32,28 @@ if TYPE_CHECKING:
     type=click.Choice(["default", "paper"]),
     default="default",
     show_default=True,
-    help="Named settings: what we found to work best, or those of Lee et al. (2016).",
+    help="Settings that suit the kind of network and data, or those of Lee et al. (2016).",
 )
 @click.option("--arch", help="Architecture, such as 784-800-10.", show_default="HxWxC-800-classes")
 @click.option("--epochs", type=int, show_default="40", help="Passes over the training samples.")
-@click.option("--batch-size", type=int, show_default="100", help="Samples a gradient step.")
+@click.option("--batch-size", type=int, show_default="by network and data", help="Samples a gradient step.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adam"]), show_default="adam", help="Optimiser.")
-@click.option("--lr", type=float, show_default="0.002", help="Learning rate; its schedule ends at 0.")
 @click.option(
-    "--alpha", help="Initial thresholds in units of sqrt(3/fan-in), a list per layer.", show_default="16,15"
+    "--lr", type=float, show_default="by network and data", help="Learning rate; its schedule ends at 0."
+)
+@click.option(
+    "--alpha",
+    help="Initial thresholds in units of sqrt(3/fan-in), a list per layer.",
+    show_default="16,15; 8 with convolutions",
 )
 @click.option(
     "--clamp", help="Lower clamp of the membrane, in thresholds, a list per layer.", show_default="8"
 )
-@click.option("--kappa", help="Lateral inhibition, -1 to 0, a list per layer.", show_default="0")
+@click.option(
+    "--kappa",
+    help="Lateral inhibition, -1 to 0, a list per layer.",
+    show_default="0; -0.1 in convolutions",
+)
 @click.option(
     "--rate",
     type=float,
@@ -180,11 +188,15 @@ def _refuse_with_resume(context: click.Context) -> None:
 def _configuration(options: dict[str, Any]) -> RunConfig:
     from evsnn.network.architecture import parse_architecture
     from evsnn.training.config import RunConfig
+    from evsnn.training.data import holds_recordings
     from evsnn.training.presets import preset
 
     if options["arch"] is not None:
         parse_architecture(options["arch"])  # in a configuration, an empty one stands for the default
-    config = preset(options["preset"])
+    written = RunConfig() if options["config"] is None else RunConfig.from_toml(options["config"])
+    arch = written.arch if options["arch"] is None else options["arch"]
+    path = written.data.path if options["data"] is None else str(options["data"])
+    config = preset(options["preset"], arch, recordings=holds_recordings(path))
     if options["config"] is not None:
         config = RunConfig.from_toml(options["config"], config)
     values: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from evsnn.layers.base import Layer, SpikingLayer
 from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
 from evsnn.network.build import Parameters, build_layers
+from evsnn.network.defaults import suited_settings
 from evsnn.network.settings import NetworkSettings
 from evsnn.network.simulation import Pass, Simulator, predicted_classes
 from evsnn.parallel import Workers
@@ -103,7 +104,7 @@ class Network:
         seed : int
             Seed of the initial weights.
         settings : NetworkSettings, optional
-            Physics of the neurons; default: those of the ``default`` preset.
+            Physics of the neurons; default: what suits the architecture (:func:`suited_settings`).
 
         Raises
         ------
@@ -111,7 +112,7 @@ class Network:
             For a wrong architecture, seed or setting.
         """
         parsed = parse_architecture(architecture)
-        settings = settings or NetworkSettings()
+        settings = settings or suited_settings(parsed)
         key = seed_words(seed)
 
         def draw(index: int, shape: tuple[int, int], neuron: NeuronSettings, gain: float) -> Parameters:

@@ -59,6 +59,20 @@ def load_split(path: str, split: str, encoder: EncoderSettings, seed: int, threa
         return encode_images(splits[split], encoder, seed, workers)
 
 
+def holds_recordings(path: str) -> bool:
+    """Whether the training samples of an event file are recordings: they come without images.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is no event file.
+    """
+    if not path:
+        return False
+    with open_events(path) as file:
+        return "train" in file.splits and not file["train"].has_images
+
+
 def load_data(config: RunConfig, threads: int | None) -> RunData:
     """Load the splits of a run.
 

@@ -15,6 +15,7 @@ from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
 from evsnn.parallel import Workers
 from evsnn.training.evaluation import evaluate
+from evsnn.training.presets import SACCADE_MS, suited_learning
 from evsnn.training.trainer import Totals, Trainer
 
 
@@ -45,6 +46,7 @@ def fit(
     epochs : int
         Passes over ``data``; the learning rate ends at the last.
     learning : LearningSettings, optional
+        Default: what suits the kind of network and data (:func:`suited_learning`).
     augmentation : AugmentSettings, optional
         Distortion of images before fresh spikes are drawn; default: the ``default`` preset's.
     event_augmentation : EventAugmentSettings, optional
@@ -76,7 +78,7 @@ def fit(
     if validation is not None:
         network.check_fits(validation, "the validation data")
     loaded = data.load() if isinstance(data, EventSplit) else data
-    learning = learning or LearningSettings()
+    learning = learning or suited_learning(network.architecture, recordings=loaded.images is None)
     history = []
     with Workers(threads) as workers:
         source = make_source(
@@ -84,7 +86,7 @@ def fit(
             fresh=fresh,
             encoder=None,
             augmentation=augmentation or AugmentSettings(),
-            event_augmentation=event_augmentation or EventAugmentSettings(),
+            event_augmentation=event_augmentation or EventAugmentSettings(window_ms=SACCADE_MS),
             augment=augment,
             seed=seed,
             workers=workers,
