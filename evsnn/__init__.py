@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evsnn.checkpoint import load_model, save_model
-    from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+    from evsnn.encoders.settings import AugmentSettings, EncoderSettings, SaccadeSettings
     from evsnn.errors import DataError, EvsnnError, SettingsError
     from evsnn.events.augment import EventAugmentSettings
     from evsnn.events.core import Events, EventSet
@@ -41,6 +41,7 @@ _HOMES = {
     "Network": "evsnn.network.network",
     "NetworkSettings": "evsnn.network.settings",
     "Record": "evsnn.network.network",
+    "SaccadeSettings": "evsnn.encoders.settings",
     "SettingsError": "evsnn.errors",
     "evaluate": "evsnn.training.evaluation",
     "fit": "evsnn.training.fit",
@@ -68,6 +69,7 @@ __all__ = [
     "Network",
     "NetworkSettings",
     "Record",
+    "SaccadeSettings",
     "SettingsError",
     "evaluate",
     "fit",

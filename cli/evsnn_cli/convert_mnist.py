@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from evsnn_cli.console import counted, force_option, json_option, print_json, progress, threads_option
 
@@ -25,13 +26,25 @@ from evsnn_cli.console import counted, force_option, json_option, print_json, pr
 )
 @click.option(
     "--encoder",
-    type=click.Choice(["stratified", "poisson", "latency"]),
+    type=click.Choice(["stratified", "poisson", "latency", "saccade"]),
     default="stratified",
     show_default=True,
     help="How intensity becomes events.",
 )
-@click.option("--rate", type=float, default=5.0, show_default=True, help="Events of a full-intensity pixel.")
-@click.option("--duration", type=float, default=50.0, show_default=True, help="Presentation in milliseconds.")
+@click.option(
+    "--rate",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Events of a full-intensity pixel; not for saccade.",
+)
+@click.option(
+    "--duration",
+    type=float,
+    default=50.0,
+    show_default="50, with saccade 320",
+    help="Presentation in milliseconds; for saccade, of all three saccades.",
+)
 @click.option(
     "--resolution", type=int, default=1, show_default=True, help="Grid of the event times in microseconds."
 )
@@ -71,16 +84,28 @@ def convert_mnist(
 
     SOURCE is a folder of IDX files, raw or .gz (MNIST, Fashion-MNIST, KMNIST, ...). Without SOURCE, the full
     MNIST is downloaded once and cached; --embedded takes the subset that the package ships. The images are
-    kept in the file, so that training can draw fresh events every epoch.
+    kept in the file, so that training can draw fresh events every epoch. The encoder saccade simulates an
+    event camera (as in N-MNIST): images of 28x28 pixels become recordings of 34x34 pixels, OFF and ON.
     """
     from evsnn.datasets import ImageSet, download_mnist, embedded_mnist, load_idx_folder
     from evsnn.datasets.encoding import convert_images
-    from evsnn.encoders.settings import EncoderSettings
-    from evsnn.errors import DataError
+    from evsnn.encoders.settings import EncoderSettings, SaccadeSettings
+    from evsnn.errors import DataError, SettingsError
 
     if source is not None and embedded:
         raise click.UsageError("give SOURCE or --embedded, not both")
-    settings = EncoderSettings(encoder, rate, duration, resolution)
+    given = click.get_current_context().get_parameter_source
+    settings: EncoderSettings | SaccadeSettings
+    if encoder == "saccade":
+        if given("rate") is ParameterSource.COMMANDLINE:
+            raise SettingsError(
+                "the encoder saccade has no --rate: contrast decides how many events there are; leave it out"
+            )
+        if given("duration") is not ParameterSource.COMMANDLINE:
+            duration = SaccadeSettings().duration_ms
+        settings = SaccadeSettings(duration_ms=duration, resolution_us=resolution)
+    else:
+        settings = EncoderSettings(encoder, rate, duration, resolution)
     if output.exists() and not force:
         raise DataError(f"{output} exists; pass --force to replace it")
     splits: dict[str, ImageSet]

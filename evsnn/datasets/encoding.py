@@ -10,15 +10,16 @@ import numpy.typing as npt
 
 from evsnn.datasets.images import ImageSet
 from evsnn.encoders.encode import Encoder
-from evsnn.encoders.settings import EncoderSettings
+from evsnn.encoders.settings import EncoderSettings, SaccadeSettings
 from evsnn.errors import SettingsError
 from evsnn.events.core import EventSet
 from evsnn.events.queue import Queue
 from evsnn.events.writer import EventWriter
 from evsnn.parallel import Workers
 
-#: Images encoded at a time: what bounds the memory of a conversion.
+#: Images encoded at a time: what bounds the memory of a conversion. Saccades make ten times the events.
 BLOCK = 2000
+SACCADE_BLOCK = 200
 
 UInt32 = npt.NDArray[np.uint32]
 
@@ -31,20 +32,27 @@ def pack(queue: Queue) -> tuple[UInt32, UInt32]:
     return queue.times[index], queue.units[index]
 
 
-def encode_images(data: ImageSet, encoder: EncoderSettings, seed: int, workers: Workers) -> EventSet:
+def _block(encoder: EncoderSettings | SaccadeSettings) -> int:
+    return BLOCK if isinstance(encoder, EncoderSettings) else SACCADE_BLOCK
+
+
+def encode_images(
+    data: ImageSet, encoder: EncoderSettings | SaccadeSettings, seed: int, workers: Workers
+) -> EventSet:
     """Draw the events of a set of images, kept in memory together with the images.
 
     Parameters
     ----------
     data : ImageSet
-    encoder : EncoderSettings
+    encoder : EncoderSettings or SaccadeSettings
     seed : int
     workers : Workers
     """
     draw = Encoder(encoder, seed, workers)
     times, units, counts = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
-    for start in range(0, len(data), BLOCK):
-        queue = draw.draw(data.images, np.arange(start, min(start + BLOCK, len(data))))
+    block = _block(encoder)
+    for start in range(0, len(data), block):
+        queue = draw.draw(data.images, np.arange(start, min(start + block, len(data))))
         packed = pack(queue)
         times.append(packed[0])
         units.append(packed[1])
@@ -54,7 +62,7 @@ def encode_images(data: ImageSet, encoder: EncoderSettings, seed: int, workers: 
         np.concatenate(units),
         np.cumsum(np.concatenate(counts)),
         data.labels,
-        data.shape,
+        encoder.event_shape(*data.shape[1:]),
         encoder.duration_us,
         data.classes,
         data.images,
@@ -65,7 +73,7 @@ def encode_images(data: ImageSet, encoder: EncoderSettings, seed: int, workers: 
 def convert_images(
     splits: Mapping[str, ImageSet],
     path: Path,
-    encoder: EncoderSettings,
+    encoder: EncoderSettings | SaccadeSettings,
     *,
     seed: int = 0,
     validation: int = 0,
@@ -81,7 +89,7 @@ def convert_images(
         ``train`` and ``test``.
     path : Path
         Event file to write; it appears when it is complete.
-    encoder : EncoderSettings
+    encoder : EncoderSettings or SaccadeSettings
     seed : int
     validation : int
         Last training images that become the split ``validation``.
@@ -120,7 +128,7 @@ def convert_images(
         Workers(threads) as workers,
         EventWriter(
             path,
-            shape=train.shape,
+            shape=encoder.event_shape(*train.shape[1:]),
             duration_us=encoder.duration_us,
             classes=train.classes,
             source=source,
@@ -130,10 +138,11 @@ def convert_images(
         ) as writer,
     ):
         draw = Encoder(encoder, seed, workers)
+        block = _block(encoder)
         for name, part in parts.items():
-            writer.begin_split(name, with_images=True)
-            for start in range(0, len(part), BLOCK):
-                stop = min(start + BLOCK, len(part))
+            writer.begin_split(name, with_images=True, image_shape=part.shape[1:])
+            for start in range(0, len(part), block):
+                stop = min(start + block, len(part))
                 queue = draw.draw(part.images, np.arange(start, stop))
                 writer.append(
                     *pack(queue), queue.count, part.labels[start:stop], images=part.images[start:stop]

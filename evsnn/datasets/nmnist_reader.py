@@ -19,7 +19,7 @@ import numpy.typing as npt
 from evsnn_kernels.cpu import recording as kernel
 
 from evsnn.datasets.recordings import Recording
-from evsnn.encoders.encode import poisson_table
+from evsnn.encoders.poisson import poisson_table
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.queue import Queue
 from evsnn.parallel import Workers

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evsnn.encoders.encode import Encoder
-from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+from evsnn.encoders.settings import AugmentSettings, EncoderSettings, SaccadeSettings
 from evsnn.errors import SettingsError
 from evsnn.events.augment import EventAugmenter, EventAugmentSettings
 from evsnn.events.core import EventSet
@@ -86,7 +86,7 @@ class FreshEvents:
     ----------
     data : EventSet
         With images.
-    encoder : EncoderSettings
+    encoder : EncoderSettings or SaccadeSettings
     augmentation : AugmentSettings or None
         Distortion of each image before its events are drawn.
     seed : int
@@ -95,19 +95,25 @@ class FreshEvents:
     Raises
     ------
     SettingsError
-        If the set has no images.
+        If the set has no images, or the encoder would make events of another shape of them.
     """
 
     def __init__(
         self,
         data: EventSet,
-        encoder: EncoderSettings,
+        encoder: EncoderSettings | SaccadeSettings,
         augmentation: AugmentSettings | None,
         seed: int,
         workers: Workers,
     ) -> None:
         if data.images is None:
             raise SettingsError("fresh spikes need images, and this data set has none; train with fresh off")
+        height, width = data.images.shape[1:]
+        if encoder.event_shape(height, width) != data.shape:
+            raise SettingsError(
+                f"the encoder {encoder.kind!r} makes events of shape {encoder.event_shape(height, width)} of "
+                f"these images, the data set has {data.shape}; train with fresh off"
+            )
         self.labels = data.labels
         self.duration_us = encoder.duration_us
         self._images = data.images

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from evsnn_kernels import layout
-from evsnn_kernels.cpu import augment, encode
+from evsnn_kernels.cpu import augment, encode, saccade
 
-from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+from evsnn.encoders.poisson import poisson_table
+from evsnn.encoders.saccade import saccade_tables
+from evsnn.encoders.settings import MARGIN, AugmentSettings, EncoderSettings, SaccadeSettings
 from evsnn.events.queue import Queue, QueueBuffer
 from evsnn.parallel import Workers
 from evsnn.seeds import seed_words
 
 UInt8 = npt.NDArray[np.uint8]
+UInt32 = npt.NDArray[np.uint32]
+Int64 = npt.NDArray[np.int64]
 _KINDS = {
     "stratified": layout.ENCODE_STRATIFIED,
     "poisson": layout.ENCODE_POISSON,
@@ -23,32 +28,12 @@ _KINDS = {
 }
 
 
-@lru_cache(maxsize=8)
-def poisson_table(rate: float) -> npt.NDArray[np.uint32]:
-    """Cumulative Poisson probabilities of 0, 1, 2, ... events for intensities 0 to 255, times 2^32.
-
-    Returns
-    -------
-    ndarray of uint32, shape (256, n)
-        n is large enough that what lies beyond is below 2^-32.
-    """
-    size = int(rate + 10.0 * math.sqrt(rate) + 24.0)
-    mean = rate * np.arange(256)[:, None] / 255.0
-    log_factorial = np.array([math.lgamma(n + 1.0) for n in range(size)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_p = np.arange(size) * np.log(mean) - mean - log_factorial
-    log_p[0] = -np.inf
-    log_p[0, 0] = 0.0
-    cumulative = np.minimum(np.cumsum(np.exp(log_p), axis=1) * 2.0**32, 2.0**32 - 1.0)
-    return np.ascontiguousarray(cumulative.astype(np.uint32))
-
-
 class Encoder:
     """Draws the events of images; the same seed, epoch and sample give the same events.
 
     Parameters
     ----------
-    settings : EncoderSettings
+    settings : EncoderSettings or SaccadeSettings
     seed : int
         0 to 2^64 - 1.
     workers : Workers
@@ -58,7 +43,7 @@ class Encoder:
 
     def __init__(
         self,
-        settings: EncoderSettings,
+        settings: EncoderSettings | SaccadeSettings,
         seed: int,
         workers: Workers,
         augmentation: AugmentSettings | None = None,
@@ -68,6 +53,7 @@ class Encoder:
         self._workers = workers
         self._augmentation = augmentation if augmentation is not None and augmentation.enabled else None
         self._buffer = QueueBuffer()
+        self._kernel = self._arguments()
 
     def draw(self, images: UInt8, samples: npt.NDArray[np.int64], epoch: int = 0) -> Queue:
         """Draw the events of ``images[samples]``.
@@ -89,36 +75,71 @@ class Encoder:
         if self._augmentation is not None:
             images = self._distort(images, samples, epoch)
             rows = np.arange(len(samples))
-        settings = self.settings
-        is_poisson = settings.kind == "poisson"
-        table = poisson_table(settings.rate) if is_poisson else np.empty((256, 0), np.uint32)
+        produce = partial(self._produce, images, rows, samples, epoch)
+        return self._buffer.fill(len(samples), produce)
 
-        def produce(
-            times: npt.NDArray[np.uint32],
-            units: npt.NDArray[np.uint32],
-            slot: npt.NDArray[np.int64],
-            count: npt.NDArray[np.int64],
-        ) -> None:
-            self._workers.run(
-                encode.encode,
-                len(samples),
-                images,
-                rows,
-                samples,
+    def _arguments(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """Kernel of this encoder, and its parameters."""
+        settings = self.settings
+        if isinstance(settings, EncoderSettings):
+            table = (
+                poisson_table(settings.rate) if settings.kind == "poisson" else np.empty((256, 0), np.uint32)
+            )
+            return encode.encode, (
                 _KINDS[settings.kind],
                 settings.rate,
                 settings.duration_us,
                 settings.resolution_us,
                 table,
-                *self._key,
-                epoch,
-                times,
-                units,
-                slot,
-                count,
             )
+        tables = saccade_tables(settings)
+        return saccade.saccade, (
+            tables.path,
+            settings.step_us,
+            round(settings.lag_ms * 1000.0),
+            np.float32(settings.wander),
+            MARGIN,
+            tables.reach,
+            tables.taps,
+            tables.log_luminance,
+            tables.share,
+            np.float32(settings.threshold_on),
+            np.float32(settings.threshold_off),
+            np.float32(settings.mismatch),
+            np.float32(settings.jitter),
+            np.uint64(settings.camera),
+            round(settings.refractory_ms * 1000.0),
+            tables.noise,
+            np.uint64(tables.on_share),
+            settings.resolution_us,
+        )
 
-        return self._buffer.fill(len(samples), produce)
+    def _produce(
+        self,
+        images: UInt8,
+        rows: Int64,
+        samples: Int64,
+        epoch: int,
+        times: UInt32,
+        units: UInt32,
+        slot: Int64,
+        count: Int64,
+    ) -> None:
+        kernel, parameters = self._kernel
+        self._workers.run(
+            kernel,
+            len(samples),
+            images,
+            rows,
+            samples,
+            *parameters,
+            *self._key,
+            epoch,
+            times,
+            units,
+            slot,
+            count,
+        )
 
     def _distort(self, images: UInt8, samples: npt.NDArray[np.int64], epoch: int) -> UInt8:
         if self._augmentation is None:

@@ -123,7 +123,8 @@ class EventSet:
     classes : int
         Number of classes.
     images : ndarray of uint8, shape (n_samples, H, W), optional
-        The images the events were drawn from, so that fresh spikes can be drawn every epoch.
+        The images the events were drawn from, so that fresh spikes can be drawn every epoch. They may be
+        smaller than the input by the same margin on all four sides.
     encoder : mapping, optional
         Settings of the encoder that drew the events, as plain values.
     """
@@ -251,11 +252,26 @@ class EventSet:
         if self.images is not None:
             if self.images.dtype != np.uint8:
                 raise DataError(f"{where}: images must be uint8, found {self.images.dtype}")
-            if self.images.shape != (n, *self.shape[1:]):
+            if not images_fit(self.images.shape, n, self.shape):
                 raise DataError(
                     f"{where}: images of shape {self.images.shape} for {n} samples of shape {self.shape}"
                 )
         return self
+
+
+def images_fit(images: tuple[int, ...], n_samples: int, shape: tuple[int, int, int]) -> bool:
+    """Whether images are those of an input (C, H, W): as large, or smaller by an equal margin all around."""
+    if len(images) != 3:
+        return False
+    n, height, width = images
+    margin = shape[1] - height
+    return (
+        n == n_samples
+        and margin >= 0
+        and margin % 2 == 0
+        and shape[2] - width == margin
+        and min(height, width) > 0
+    )
 
 
 def as_uint32(name: str, values: npt.ArrayLike) -> UInt32:

@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from evsnn.errors import DataError, SettingsError
-from evsnn.events.core import Events, EventSet, UInt32, check_events, check_labels, check_offsets
+from evsnn.events.core import (
+    Events,
+    EventSet,
+    UInt32,
+    check_events,
+    check_labels,
+    check_offsets,
+    images_fit,
+)
 from evsnn.events.format import COLUMNS, FORMAT, SPLITS, VERSION, image_chunk, shape_fits
 from evsnn.hdf5 import DAMAGED, decoded, open_dataset, readable_size, reading, reason, refuse_links
 
@@ -224,7 +232,7 @@ class EventSplit:
                 f"{self._where}: {self._n_samples} labels need {self._n_samples + 1} offsets, "
                 f"found {sizes['offsets'][0]}"
             )
-        if self.has_images and sizes["images"] != (self._n_samples, *file.shape[1:]):
+        if self.has_images and not images_fit(sizes["images"], self._n_samples, file.shape):
             raise DataError(
                 f"{self._where}: images of shape {sizes['images']} "
                 f"for {self._n_samples} samples of shape {file.shape}"

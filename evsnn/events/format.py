@@ -2,7 +2,8 @@
 
 One group a split (``train``, ``validation``, ``test``) holds the data sets ``times`` and ``units`` (uint32,
 one value an event), ``offsets`` (int64, samples + 1), ``labels`` (uint16, one a sample) and, where the events
-were drawn from images, ``images`` (uint8, samples x H x W). The attributes of the file say what it is:
+were drawn from images, ``images`` (uint8, samples x H x W, smaller than the input by an equal margin all
+around where a camera saw them). The attributes of the file say what it is:
 ``format``, ``version``, ``shape``, ``duration_us``, ``classes``, ``source``, ``encoder`` and ``seed``.
 
 Every data set is cut into chunks and carries a Fletcher32 checksum. The files are written in the HDF5 1.10

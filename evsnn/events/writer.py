@@ -132,7 +132,9 @@ class EventWriter:
             self._discard()
             raise
 
-    def begin_split(self, name: str, with_images: bool = False) -> None:
+    def begin_split(
+        self, name: str, with_images: bool = False, image_shape: tuple[int, int] | None = None
+    ) -> None:
         """Begin a split; the one before it is complete.
 
         Parameters
@@ -141,6 +143,8 @@ class EventWriter:
             One of train, validation and test.
         with_images : bool
             Whether every sample comes with its image.
+        image_shape : (H, W), optional
+            Default: that of the input.
 
         Raises
         ------
@@ -161,8 +165,9 @@ class EventWriter:
                 "labels": _Column(group, "labels", _SAMPLE_CHUNK),
             }
             if with_images:
-                chunk = image_chunk(self._shape)
-                self._columns["images"] = _Column(group, "images", chunk, self._shape[1:])
+                height, width = image_shape or self._shape[1:]
+                chunk = image_chunk((1, height, width))
+                self._columns["images"] = _Column(group, "images", chunk, (height, width))
             self._columns["offsets"].append(np.zeros(1, np.int64))
         self._split = name
         self._done.append(name)
@@ -202,6 +207,11 @@ class EventWriter:
             raise DataError(
                 f"{where}: the split was begun with{'' if 'images' in self._columns else 'out'} images, "
                 f"this block comes with{'out' if images is None else ''}"
+            )
+        if images is not None and images.ndim == 3 and images.shape[1:] != self._columns["images"].row:
+            raise DataError(
+                f"{where}: images of shape {images.shape} for {len(images)} samples "
+                f"of shape {(1, *self._columns['images'].row)}"
             )
         event_counts = as_uint32(f"{where}: counts", counts)
         if event_counts.ndim != 1:
@@ -302,6 +312,7 @@ class _Column:
             fletcher32=True,
         )
         self._buffer = np.empty((chunk, *row), COLUMNS[name][0])
+        self.row = row
         self._fill = 0
         self._length = 0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from evsnn.datasets.sampling import AugmentedEvents, FreshEvents, Source, StoredEvents
-from evsnn.encoders.settings import AugmentSettings, EncoderSettings
+from evsnn.encoders.settings import AugmentSettings, EncoderSettings, encoder_settings
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.augment import EventAugmentSettings
 from evsnn.events.core import EventSet
@@ -117,7 +117,7 @@ def make_source(
     if len(data) == 0:
         raise DataError("there are no training samples")
     if fresh and data.images is not None:
-        settings = encoder or EncoderSettings.from_dict(data.encoder)
+        settings = encoder or encoder_settings(data.encoder)
         return FreshEvents(data, settings, augmentation if augment else None, seed, workers)
     wanted = augment and event_augmentation.enabled
     if wanted and (data.images is None or event_augmentation.always):

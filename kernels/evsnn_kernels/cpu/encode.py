@@ -23,7 +23,7 @@ BUCKETS = 512
 
 
 @cpu_part
-def _sort(keys: U64, total: Scalar, scratch: U64, ends: I64, duration: Scalar) -> None:
+def sort_keys(keys: U64, total: Scalar, scratch: U64, ends: I64, duration: Scalar) -> None:
     """Sort keys (time << 32 | unit), times below ``duration``, in place; linear for evenly spread times."""
     ends[:] = 0
     for e in range(total):
@@ -134,7 +134,7 @@ def encode(
                     time = on_grid(time, resolution)
                     keys[total] = (np.uint64(time) << np.uint64(32)) | np.uint64(unit)
                     total += 1
-        _sort(keys, total, scratch, ends, duration)
+        sort_keys(keys, total, scratch, ends, duration)
         slot = out_slot[s]
         stored = min(total, out_slot[s + 1] - slot)
         for e in range(stored):
