@@ -60,7 +60,7 @@ def run_layer(
     state = layer.new_state(len(samples))
     with Workers(threads) as workers:
         out, _ = layer.forward(queue_of(samples), state, QueueBuffer(), workers)
-    return [out.sample(s) for s in range(len(samples))], state.potential
+    return [out.sample(s) for s in range(len(samples))], layer.membranes(state)
 
 
 def toy_events(rng: np.random.Generator, n: int = 40, classes: int = 3, size: int = 5) -> EventSet:

@@ -73,7 +73,7 @@ def test_every_option_is_documented_with_its_default(command):
 def test_the_defaults_that_train_states_are_those_of_the_preset():
     config, conv = preset("default"), preset("default", "28x28-8C5-P2-10").network
     expected = {
-        "epochs": config.epochs,
+        "epochs": "by network and data",
         "seed": config.seed,
         "batch_size": "by network and data",
         "optimizer": config.learning.optimizer,

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     help="Settings that suit the kind of network and data, or those of Lee et al. (2016).",
 )
 @click.option("--arch", help="Architecture, such as 784-800-10.", show_default="HxWxC-800-classes")
-@click.option("--epochs", type=int, show_default="40", help="Passes over the training samples.")
+@click.option(
+    "--epochs", type=int, show_default="by network and data", help="Passes over the training samples."
+)
 @click.option("--batch-size", type=int, show_default="by network and data", help="Samples a gradient step.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adam"]), show_default="adam", help="Optimiser.")
 @click.option(

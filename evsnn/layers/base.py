@@ -94,12 +94,12 @@ class Layer(ABC):
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest."""
 
+    @abstractmethod
     def membranes(self, state: LayerState) -> Float32:
         """Membrane potentials over threshold, shape (n_samples, n_out), in the order of the units.
 
         A layer without neurons has none: shape (n_samples, 0).
         """
-        return state.potential
 
     @abstractmethod
     def forward(
@@ -198,7 +198,7 @@ class SpikingLayer(Layer):
 
     def _scaled_weight(self) -> Float32:
         """Room for the weights over the thresholds, as the layer's kernel reads them."""
-        return np.empty_like(self.weight)
+        return np.zeros((self.fan_in, layout.padded(self.weight.shape[1])), np.float32)
 
     @abstractmethod
     def state_columns(self, neuron: int) -> tuple[int, int]:

@@ -87,9 +87,6 @@ class Conv2d(SpikingLayer):
         _, height, width = self.in_shape
         return height, width, self.kernel, self.stride, self.padding
 
-    def _scaled_weight(self) -> Float32:
-        return np.zeros((self.fan_in, layout.padded(self.maps)), np.float32)
-
     @property
     def synapses(self) -> Int64:
         """Synaptic operations of one event of each input: the places it reaches, times the maps."""

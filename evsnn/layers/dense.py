@@ -53,12 +53,17 @@ class Dense(SpikingLayer):
 
     def new_state(self, n_samples: int) -> LayerState:
         """State of ``n_samples`` samples at rest."""
-        spikes = self.n_out if self.neuron.refractory_us > 0 else 0
+        width = layout.padded(self.n_out)
+        spikes = width if self.neuron.refractory_us > 0 else 0
         return LayerState(
-            np.zeros((n_samples, self.n_out), np.float32),
+            np.zeros((n_samples, width), np.float32),
             np.zeros(n_samples, np.int64),
             np.full((n_samples, spikes), layout.NEVER, np.int64),
         )
+
+    def membranes(self, state: LayerState) -> Float32:
+        """Membrane potentials over threshold; see :meth:`Layer.membranes`."""
+        return np.ascontiguousarray(state.potential[:, : self.n_out])
 
     def forward(
         self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers

@@ -53,6 +53,10 @@ class AveragePool(Layer):
         empty = np.empty((n_samples, 0), np.int64)
         return LayerState(np.empty((n_samples, 0), np.float32), empty, empty)
 
+    def membranes(self, state: LayerState) -> Float32:
+        """A relay has no membranes: shape (n_samples, 0)."""
+        return state.potential
+
     def forward(
         self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
     ) -> tuple[Queue, Int64]:

@@ -261,7 +261,7 @@ class Network:
             for parts in spikes
         ]
         counts = np.bincount(joined[-1].units, minlength=self.n_classes)
-        potential = states[-1].potential[0]
+        potential = self.layers[-1].membranes(states[-1])[0]
         return Record(
             joined,
             counts,

@@ -119,7 +119,8 @@ class Simulator:
         counts = activities[-1]
         if self._activity != "counts":
             counts = self._measure(queue, layers[-1].n_out, len(layers), "counts", duration_us)
-        return Pass(activities, counts, state.potential, np.stack(events), np.stack(operations))
+        potential = layers[-1].membranes(state)
+        return Pass(activities, counts, potential, np.stack(events), np.stack(operations))
 
     def advance(self, queue: Queue, states: Sequence[LayerState]) -> list[Queue]:
         """Simulate a batch from given states, which are updated; return the queue of every layer."""

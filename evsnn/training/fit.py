@@ -15,7 +15,7 @@ from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
 from evsnn.parallel import Workers
 from evsnn.training.evaluation import evaluate
-from evsnn.training.presets import SACCADE_MS, suited_learning
+from evsnn.training.presets import suited
 from evsnn.training.trainer import Totals, Trainer
 
 
@@ -46,11 +46,11 @@ def fit(
     epochs : int
         Passes over ``data``; the learning rate ends at the last.
     learning : LearningSettings, optional
-        Default: what suits the kind of network and data (:func:`suited_learning`).
+        Default: what suits the kind of network and data (:func:`evsnn.training.presets.suited`).
     augmentation : AugmentSettings, optional
         Distortion of images before fresh spikes are drawn; default: the ``default`` preset's.
     event_augmentation : EventAugmentSettings, optional
-        Distortion of recordings, which have no images; default: the ``default`` preset's.
+        Distortion of recordings, which have no images; default: as for ``learning``.
     augment : bool
         Whether to distort samples at all.
     fresh : bool
@@ -78,7 +78,8 @@ def fit(
     if validation is not None:
         network.check_fits(validation, "the validation data")
     loaded = data.load() if isinstance(data, EventSplit) else data
-    learning = learning or suited_learning(network.architecture, recordings=loaded.images is None)
+    chosen = suited(network.architecture, recordings=loaded.images is None)
+    learning = learning or chosen.learning
     history = []
     with Workers(threads) as workers:
         source = make_source(
@@ -86,7 +87,7 @@ def fit(
             fresh=fresh,
             encoder=None,
             augmentation=augmentation or AugmentSettings(),
-            event_augmentation=event_augmentation or EventAugmentSettings(window_ms=SACCADE_MS),
+            event_augmentation=event_augmentation or chosen.augment_events,
             augment=augment,
             seed=seed,
             workers=workers,

@@ -267,7 +267,7 @@ def _answers(
             part = Queue(queue.times, queue.units, queue.start + before, now - before)
             counts += _spike_counts(layer.forward(part, state, buffer, workers)[0], layer.n_out)
             before = now
-        answers[:, point] = predicted_classes(counts, state.potential)
+        answers[:, point] = predicted_classes(counts, layer.membranes(state))
         spiking[:, point] = counts.any(axis=1)
     return answers, spiking
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
 from evsnn.errors import SettingsError
@@ -44,8 +44,30 @@ _PAPER = RunConfig(
 )
 
 
-def suited_learning(architecture: Architecture, *, recordings: bool) -> LearningSettings:
-    """Learning settings for a kind of network and data (benchmarks/RESULTS.md says how they were found).
+@dataclass(frozen=True)
+class Suited:
+    """What suits a kind of network and data, beside the physics (benchmarks/RESULTS.md)."""
+
+    epochs: int
+    learning: LearningSettings
+    augment_events: EventAugmentSettings
+
+
+_DISTORTED = EventAugmentSettings(window_ms=SACCADE_MS)
+#: A convolution sees a shifted or bent digit much as it was: it learns more from less distortion.
+_SLIGHTLY = replace(_DISTORTED, rotation=8.0, scale=0.1, shear=0.0, elastic=0.0)
+
+#: By (has convolutions, learns from recordings).
+_SUITED = {
+    (False, False): Suited(40, LearningSettings(), _DISTORTED),
+    (True, False): Suited(30, LearningSettings(lr=1e-3, batch_size=50, sparsity=0.1), _SLIGHTLY),
+    (False, True): Suited(100, LearningSettings(lr=3e-3, batch_size=20), _DISTORTED),
+    (True, True): Suited(60, LearningSettings(lr=2e-3, batch_size=10, epsilon=1e-2), _SLIGHTLY),
+}
+
+
+def suited(architecture: Architecture, *, recordings: bool) -> Suited:
+    """Return what suits a kind of network and data.
 
     Parameters
     ----------
@@ -53,11 +75,7 @@ def suited_learning(architecture: Architecture, *, recordings: bool) -> Learning
     recordings : bool
         Whether the samples are recordings, or else events of images.
     """
-    if any(plan.kind == "conv" for plan in architecture.layers):
-        if recordings:
-            return LearningSettings(lr=2e-3, batch_size=10, epsilon=1e-2)
-        return LearningSettings(lr=1e-3, batch_size=50, sparsity=0.05)
-    return LearningSettings(lr=3e-3, batch_size=20) if recordings else LearningSettings()
+    return _SUITED[any(plan.kind == "conv" for plan in architecture.layers), recordings]
 
 
 def preset(name: str, arch: str = "", *, recordings: bool = False) -> RunConfig:
@@ -82,9 +100,11 @@ def preset(name: str, arch: str = "", *, recordings: bool = False) -> RunConfig:
     if name == "paper":
         return replace(_PAPER, arch=arch)
     architecture = parse_architecture(arch or "1-1")
+    chosen = suited(architecture, recordings=recordings)
     return RunConfig(
         arch=arch,
-        augment_events=EventAugmentSettings(window_ms=SACCADE_MS),
+        epochs=chosen.epochs,
+        augment_events=chosen.augment_events,
         network=suited_settings(architecture),
-        learning=suited_learning(architecture, recordings=recordings),
+        learning=chosen.learning,
     )

@@ -10,8 +10,9 @@ queue : times uint32 (capacity,), units uint32 (capacity,), start int64 (n_sampl
     is always the number of events that occurred; where it exceeds the slot, only the first ones were
     stored and the caller repeats the sample with a larger slot.
 potential : float32 (n_samples, n)
-    Membrane potential divided by the neuron's threshold, so that every threshold is 1. A convolution
-    keeps ``padded(maps)`` of them at every place; those beyond its maps are none of its neurons.
+    Membrane potential divided by the neuron's threshold, so that every threshold is 1. A dense
+    layer keeps ``n = padded(neurons)`` of them, a convolution ``padded(maps)`` at every place; those beyond
+    belong to no neuron, and never reach a threshold.
 last_update : int64 (n_samples,), last_spike : int64 (n_samples, n)
     Microseconds. ``last_spike`` has n = 0 where there is no refractory period.
 decay_high, decay_low : float32
@@ -42,7 +43,7 @@ U64: TypeAlias = npt.NDArray[np.uint64]
 #: A NumPy scalar inside a kernel; the backend that compiles it fixes its exact type.
 Scalar: TypeAlias = Any
 
-#: float32 values that kernels handle at once; the maps of a place are stored in whole groups of them.
+#: float32 values that kernels handle at once; neurons and maps are stored in whole groups of them.
 LANES: Final = 8
 
 #: Bits of a time difference resolved by the fine decay table.

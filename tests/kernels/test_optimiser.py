@@ -52,7 +52,7 @@ def assert_close(net, weights, thresholds):
     for layer, weight, threshold in zip(net.layers, weights, thresholds, strict=True):
         np.testing.assert_allclose(layer.weight, weight, rtol=2e-5, atol=1e-6)
         np.testing.assert_allclose(layer.threshold, threshold, rtol=2e-5, atol=1e-6)
-        np.testing.assert_array_equal(layer._scaled, layer.weight / layer.threshold)
+        np.testing.assert_array_equal(layer._scaled[:, : layer.n_out], layer.weight / layer.threshold)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])

@@ -6,9 +6,9 @@ import numba
 import numpy as np
 import pytest
 from evsnn_kernels import layout
-from evsnn_kernels.cpu.vector import MASK_LANES, load, lowest_bit, store, threshold_mask
+from evsnn_kernels.cpu.vector import load, lowest_bit, store
 from evsnn_kernels.layout import LANES
-from evsnn_kernels.spec.neuron import clamped, decayed, fires, inhibition, reaches, received
+from evsnn_kernels.spec.neuron import clamped, decayed, inhibition, reaches, received
 
 
 @numba.njit
@@ -20,13 +20,8 @@ def step_of_lanes(potential, at, weight, row, factor, floor, change):
 
 
 @numba.njit
-def masked(potential, at):
-    return threshold_mask(potential, at)
-
-
-@numba.njit
 def lowest(mask):
-    return lowest_bit(np.uint64(mask))
+    return lowest_bit(mask)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -49,15 +44,10 @@ def test_lanes_equal_single_neurons(seed):
     np.testing.assert_array_equal(potential, expected)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_threshold_mask_has_a_bit_for_every_neuron_that_fires(seed):
-    potential = np.random.default_rng(seed).choice(
-        np.float32([0.5, np.nextafter(np.float32(1), np.float32(0)), 1.0, 2.0, -3.0]), MASK_LANES + 7
-    )
-    mask = int(masked(potential, 4))
-    assert mask == sum(int(fires(v)) << b for b, v in enumerate(potential[4 : 4 + MASK_LANES]))
-    if mask:
-        assert lowest(mask) == (mask & -mask).bit_length() - 1
+@pytest.mark.parametrize("bit", range(64))
+def test_lowest_bit(bit):
+    assert lowest(np.uint64(1 << bit)) == bit
+    assert lowest(np.uint64(1 << bit | 1 << 63)) == bit
 
 
 @pytest.mark.parametrize(("n", "padded"), [(1, 8), (7, 8), (8, 8), (9, 16), (50, 56)])

@@ -2,69 +2,86 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from evsnn_kernels.cpu.vector import MASK_LANES, lowest_bit, threshold_mask
+from evsnn_kernels.cpu.vector import load, lowest_bit, store
 from evsnn_kernels.jit import cpu_kernel, cpu_part
-from evsnn_kernels.layout import F32, I64, U32, Scalar
+from evsnn_kernels.layout import F32, I64, LANES, U32, U64, Scalar
 from evsnn_kernels.spec.neuron import (
     clamped,
     decay_factor,
     decayed,
-    fires,
     inhibition,
+    reaches,
     received,
     refractory_weight,
     reset,
 )
 
+#: Neurons that share a word of the bit mask of those at threshold.
+WORD: Final = 64
+
 
 @cpu_part
 def _update(
-    units: U32, weight: F32, potential: F32, factor: Scalar, floor: Scalar, begin: Scalar, end: Scalar
-) -> Scalar:
-    """Decay, receive the events begin:end of one time group, clamp; return how many neurons fire."""
-    n_out = potential.shape[0]
-    count = np.int32(0)
-    unit = units[begin]
-    if end == begin + 1:
-        for i in range(n_out):
-            v = clamped(received(decayed(potential[i], factor), weight[unit, i]), floor)
-            potential[i] = v
-            # An int32 counter is what lets LLVM vectorise a threshold test without fastmath.
-            count = np.int32(count + fires(v))
-        return count
-    for i in range(n_out):
-        potential[i] = received(decayed(potential[i], factor), weight[unit, i])
-    for e in range(begin + 1, end - 1):
-        unit = units[e]
-        for i in range(n_out):
-            potential[i] = received(potential[i], weight[unit, i])
-    unit = units[end - 1]
-    for i in range(n_out):
-        v = clamped(received(potential[i], weight[unit, i]), floor)
-        potential[i] = v
-        count = np.int32(count + fires(v))
-    return count
+    units: U32,
+    rows: F32,
+    potential: F32,
+    factor: Scalar,
+    floor: Scalar,
+    begin: Scalar,
+    end: Scalar,
+    words: U64,
+) -> None:
+    """Decay, receive the events begin:end of one time group, clamp; mark who reaches threshold."""
+    width = potential.shape[0]
+    for number in range(begin, end - 1):
+        row = np.int64(units[number]) * width
+        for i in range(0, width, LANES):
+            store(potential, i, received(decayed(load(potential, i), factor), load(rows, row + i)))
+        factor = np.float32(1.0)
+    row = np.int64(units[end - 1]) * width
+    whole = width // WORD
+    for word in range(whole):
+        mask = np.uint64(0)
+        # A fixed number of steps, which the compiler unrolls.
+        for number in range(WORD // LANES):
+            lane = number * LANES
+            i = word * WORD + lane
+            v = clamped(received(decayed(load(potential, i), factor), load(rows, row + i)), floor)
+            store(potential, i, v)
+            mask |= reaches(v) << np.uint64(lane)
+        words[word] = mask
+    if whole < words.shape[0]:
+        mask = np.uint64(0)
+        for i in range(whole * WORD, width, LANES):
+            v = clamped(received(decayed(load(potential, i), factor), load(rows, row + i)), floor)
+            store(potential, i, v)
+            mask |= reaches(v) << np.uint64(i - whole * WORD)
+        words[whole] = mask
 
 
 @cpu_part
-def _collect(potential: F32, fired: U32) -> Scalar:
-    """Write the neurons at threshold to ``fired`` in ascending order, reset them, return their number."""
-    n_out = potential.shape[0]
+def _mark(potential: F32, words: U64) -> None:
+    """Mark who is at threshold: neuron i is bit ``i % WORD`` of its word."""
+    for word in range(words.shape[0]):
+        mask = np.uint64(0)
+        for i in range(word * WORD, min((word + 1) * WORD, potential.shape[0]), LANES):
+            mask |= reaches(load(potential, i)) << np.uint64(i % WORD)
+        words[word] = mask
+
+
+@cpu_part
+def _collect(words: U64, potential: F32, fired: U32) -> Scalar:
+    """Write the neurons marked to ``fired`` in ascending order, reset them, return their number."""
     found = 0
-    block = 0
-    while block + MASK_LANES <= n_out:
-        mask = threshold_mask(potential, block)
+    for word in range(words.shape[0]):
+        mask = words[word]
         while mask != np.uint64(0):
-            i = block + lowest_bit(mask)
+            i = word * WORD + lowest_bit(mask)
             mask = mask & (mask - np.uint64(1))
-            potential[i] = reset(potential[i])
-            fired[found] = i
-            found += 1
-        block += MASK_LANES
-    for i in range(block, n_out):
-        if fires(potential[i]) != 0:
             potential[i] = reset(potential[i])
             fired[found] = i
             found += 1
@@ -77,8 +94,8 @@ def _inhibit(potential: F32, fired: U32, found: Scalar, kappa: Scalar, floor: Sc
     for j in range(found):
         kept[j] = potential[fired[j]]
     change = inhibition(found, kappa)
-    for i in range(potential.shape[0]):
-        potential[i] = clamped(received(potential[i], change), floor)
+    for i in range(0, potential.shape[0], LANES):
+        store(potential, i, clamped(received(load(potential, i), change), floor))
     change = inhibition(found - 1, kappa)
     for j in range(found):
         potential[fired[j]] = clamped(received(kept[j], change), floor)
@@ -112,8 +129,8 @@ def forward(
     ----------
     times, units, start, count
         Input queue.
-    weight : float32 (n_in, n_out)
-        Weights divided by the threshold of the receiving neuron.
+    weight : float32 (n_in, padded(n_out))
+        Weights divided by the threshold of the receiving neuron, 0 beyond the neurons.
     decay_high, decay_low : float32
         Decay tables.
     floor : float32
@@ -122,12 +139,16 @@ def forward(
         Lateral inhibition in [-1, 0]; 0 for none.
     refractory : int64
         Refractory period in microseconds; 0 for none.
-    potential, last_update, last_spike
-        State, read and updated.
+    potential : float32 (n_samples, padded(n_out))
+        State. What lies beyond the neurons never reaches a threshold.
+    last_update, last_spike : int64
+        State.
     out_times, out_units, out_slot, out_count
         Output queue.
     """
     n_out = weight.shape[1]
+    rows = weight.reshape(-1)
+    words = np.empty((n_out + WORD - 1) // WORD, np.uint64)
     fired = np.empty(n_out, np.uint32)
     kept = np.empty(n_out, np.float32)
     recent = np.empty(n_out, np.uint32)
@@ -166,13 +187,14 @@ def forward(
                     recent[still] = i
                     still += 1
             n_recent = still
-            n_fired = _update(units, weight, v, factor, floor, begin, end)
-            for j in range(n_recent):
-                v[recent[j]] = kept[j]
-
-            if n_fired > 0 or n_recent > 0:
-                found = _collect(v, fired)
-                if kappa < 0.0 and found > 0:
+            _update(units, rows, v, factor, floor, begin, end, words)
+            if n_recent > 0:
+                for j in range(n_recent):
+                    v[recent[j]] = kept[j]
+                _mark(v, words)
+            found = _collect(words, v, fired)
+            if found > 0:
+                if kappa < 0.0:
                     _inhibit(v, fired, found, kappa, floor, kept)
                 for j in range(found):
                     if produced < capacity:

@@ -21,11 +21,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 from evsnn_kernels.layout import LANES
 
-#: Neurons that ``threshold_mask`` tests at once.
-MASK_LANES: Final = 32
-
 _FLOATS: Final = ir.VectorType(ir.FloatType(), LANES)
-_BITS: Final = ir.IntType(64)
 
 
 class _LanesType(types.Type):
@@ -42,10 +38,10 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, lanes, _FLOATS)  # type: ignore[no-untyped-call]
 
 
-def _address(context: Any, builder: Any, signature: Any, arguments: Any, vector: Any) -> Any:
-    """Pointer to a vector that begins at an index of an array, the first two arguments."""
+def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to the lanes that begin at an index of an array, the first two arguments."""
     data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-    return builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer())
+    return builder.bitcast(builder.gep(data, [arguments[1]]), _FLOATS.as_pointer())
 
 
 def _splat(builder: Any, value: Any) -> Any:
@@ -54,17 +50,11 @@ def _splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(index, LANES), [0] * LANES))
 
 
-def _mask(builder: Any, values: Any, bound: Any, lanes: int) -> Any:
-    above = builder.fcmp_ordered(">=", values, bound)
-    bits = builder.bitcast(above, ir.IntType(lanes))
-    return bits if lanes == _BITS.width else builder.zext(bits, _BITS)
-
-
 def _load(typing_context: Any, array: Any, first: Any) -> Any:
     """Lanes ``array[first : first + LANES]`` of a contiguous float32 vector."""
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_address(context, builder, signature, arguments, _FLOATS), align=4)
+        return builder.load(_address(context, builder, signature, arguments), align=4)
 
     return _LANES(array, types.intp), body
 
@@ -73,23 +63,11 @@ def _store(typing_context: Any, array: Any, first: Any, lanes: Any) -> Any:
     """Write lanes to ``array[first : first + LANES]``."""
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature, arguments, _FLOATS)
+        address = _address(context, builder, signature, arguments)
         builder.store(arguments[2], address, align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, _LANES), body
-
-
-def _threshold_mask(typing_context: Any, potential: Any, first: Any) -> Any:
-    """Bit b of the result is set where ``potential[first + b] >= 1``, b in 0 to MASK_LANES - 1."""
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.FloatType(), MASK_LANES)
-        address = _address(context, builder, signature, arguments, vector)
-        values = builder.load(address, align=4)
-        return _mask(builder, values, ir.Constant(vector, [1.0] * MASK_LANES), MASK_LANES)
-
-    return types.uint64(potential, types.intp), body
 
 
 def _lowest_bit(typing_context: Any, mask: Any) -> Any:
@@ -104,7 +82,6 @@ def _lowest_bit(typing_context: Any, mask: Any) -> Any:
 # Numba supplies the typing context; callers see only the arguments after it.
 load: Callable[..., Any] = intrinsic(_load)
 store: Callable[..., Any] = intrinsic(_store)
-threshold_mask: Callable[..., Any] = intrinsic(_threshold_mask)
 lowest_bit: Callable[..., Any] = intrinsic(_lowest_bit)
 
 
@@ -133,8 +110,13 @@ def _emit_max(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
+def _emit_mask(builder: Any, a: Any, b: Any) -> Any:
+    bits = builder.bitcast(builder.fcmp_ordered(">=", a, b), ir.IntType(LANES))
+    return builder.zext(bits, ir.IntType(64))
+
+
 _operation(operator.mul, types.float32, _LANES, lambda builder, a, b: builder.fmul(a, b))
 _operation(operator.add, types.float32, _LANES, lambda builder, a, b: builder.fadd(a, b))
 _operation(operator.add, _LANES, _LANES, lambda builder, a, b: builder.fadd(a, b))
 _operation(max, types.float32, _LANES, _emit_max)
-_operation(operator.ge, types.float32, types.uint64, lambda builder, a, b: _mask(builder, a, b, LANES))
+_operation(operator.ge, types.float32, types.uint64, _emit_mask)
