@@ -57,6 +57,12 @@ if TYPE_CHECKING:
     show_default="0; -0.1 in convolutions",
 )
 @click.option(
+    "--sparsity",
+    type=float,
+    help="Penalty of the synaptic operations that spikes cause.",
+    show_default="by network and data",
+)
+@click.option(
     "--rate",
     type=float,
     show_default="5",
@@ -215,6 +221,7 @@ def _configuration(options: dict[str, Any]) -> RunConfig:
         ("learning", "batch_size", "batch_size"),
         ("learning", "optimizer", "optimizer"),
         ("learning", "lr", "lr"),
+        ("learning", "sparsity", "sparsity"),
     ):
         if options[option] is not None:
             values.setdefault(section, {})[name] = options[option]
