@@ -79,7 +79,7 @@ def test_the_defaults_that_train_states_are_those_of_the_preset():
         "optimizer": config.learning.optimizer,
         "lr": "by network and data",
         "sparsity": "by network and data",
-        "alpha": f"{plain(config.network.alpha)}; {plain(conv.alpha)} with convolutions",
+        "alpha": f"{plain(config.network.alpha)}; {plain(conv.alpha[:2])},... with convolutions",
         "clamp": config.network.clamp,
         "kappa": f"{plain(config.network.kappa)}; {plain(conv.kappa[0])} in convolutions",
         "rate": config.encoder.rate,

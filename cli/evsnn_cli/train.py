@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--alpha",
     help="Initial thresholds in units of sqrt(3/fan-in), a list per layer.",
-    show_default="16,15; 8 with convolutions",
+    show_default="16,15; 4,8,... with convolutions",
 )
 @click.option(
     "--clamp", help="Lower clamp of the membrane, in thresholds, a list per layer.", show_default="8"

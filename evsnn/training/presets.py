@@ -62,7 +62,7 @@ _SUITED = {
     (False, False): Suited(40, LearningSettings(), _DISTORTED),
     (True, False): Suited(30, LearningSettings(lr=1e-3, batch_size=50, sparsity=0.1), _SLIGHTLY),
     (False, True): Suited(100, LearningSettings(lr=3e-3, batch_size=20), _DISTORTED),
-    (True, True): Suited(60, LearningSettings(lr=2e-3, batch_size=10, epsilon=1e-2), _SLIGHTLY),
+    (True, True): Suited(60, LearningSettings(lr=2e-3, batch_size=10, sparsity=0.05), _SLIGHTLY),
 }
 
 
