@@ -34,10 +34,14 @@ from evsnn.parallel import Workers
 @cpu_kernel
 def stream_dense(units, start, count, weight, total, first, last):
     """Add the weight row of every event."""
+    width = weight.shape[1]
+    rows = weight.reshape(-1)
     for s in range(first, last):
+        membranes = total[s]
         for e in range(start[s], start[s] + count[s]):
-            for i in range(weight.shape[1]):
-                total[s, i] += weight[units[e], i]
+            row = np.int64(units[e]) * width
+            for i in range(0, width, LANES):
+                store(membranes, i, load(membranes, i) + load(rows, row + i))
 
 
 @cpu_kernel
