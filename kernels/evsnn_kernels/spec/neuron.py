@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evsnn_kernels.jit import physics
+from evsnn_kernels.jit import larger, physics
 from evsnn_kernels.layout import F32, Scalar
 
 
@@ -36,7 +36,7 @@ def refractory_weight(since_spike: Scalar, refractory: Scalar) -> Scalar:
 @physics
 def clamped(potential: Scalar, floor: Scalar) -> Scalar:
     """S4. Membrane potential held at or above the lower clamp."""
-    return max(potential, floor)
+    return larger(potential, floor)
 
 
 @physics
