@@ -127,20 +127,30 @@ def test_kernels_import_nothing_above_them():
     assert wrong_imports(SOURCES, LOWEST) == set()
 
 
-def names_a_compiler(path):
-    compilers = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "stencil", "cuda"}
+def uses_of_numba(path):
+    """Names that a file takes from numba, and attributes it looks up anywhere."""
+    used = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        named = {node.attr} if isinstance(node, ast.Attribute) else set()
+        if isinstance(node, ast.Attribute):
+            used.add(node.attr)
         if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "numba":
-            named = {alias.name for alias in node.names} | set(node.module.split("."))
-        if named & compilers:
-            return True
-    return False
+            used |= {alias.name for alias in node.names} | set(node.module.split("."))
+    return used
 
 
-def test_only_one_file_names_the_compilers():
-    users = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if names_a_compiler(path)}
-    assert users == {"jit.py"}
+def sources_that_use(names):
+    return {p.relative_to(SOURCES).as_posix() for p in SOURCES.rglob("*.py") if uses_of_numba(p) & names}
+
+
+def test_only_two_files_name_the_compilers():
+    compilers = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "stencil"}
+    assert sources_that_use(compilers) == {"jit.py", "cuda/launch.py"}
+
+
+def test_only_cuda_kernels_name_cuda():
+    users = sources_that_use({"cuda"})
+    assert users
+    assert {name for name in users if not name.startswith("cuda/")} == set()
 
 
 def test_commands_leave_heavy_imports_to_their_bodies():

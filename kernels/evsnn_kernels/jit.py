@@ -7,12 +7,16 @@ backend, so multiplications and additions are rounded one by one, in the written
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 
 from evsnn_kernels import cache
+from evsnn_kernels.layout import Scalar
+
+if TYPE_CHECKING:
+    from evsnn_kernels.cuda.launch import CudaKernel
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -21,6 +25,31 @@ def physics(function: F) -> F:
     """Mark a scalar function of ``spec``: plain Python, inlined into the kernels of every backend."""
     marked: Any = register_jitable(function)
     return cast(F, marked)
+
+
+def larger(a: Scalar, b: Scalar) -> Scalar:
+    """``b`` where ``b > a``, else ``a``: ``max`` with one meaning on every backend.
+
+    ``max`` of CUDA makes 0 of -0 and 0 in any order, and a number of a number and NaN; that of the CPU keeps
+    its first argument.
+    """
+    return b if b > a else a
+
+
+def smaller(a: Scalar, b: Scalar) -> Scalar:
+    """``b`` where ``b < a``, else ``a``: ``min`` with one meaning on every backend; see :func:`larger`."""
+    return b if b < a else a
+
+
+@overload(larger, strict=False)
+def _larger(a: Scalar, b: Scalar) -> Callable[..., Scalar]:
+    if isinstance(a, numba.types.Float):
+        return larger
+    # The lanes of cpu.vector have no branches, but a max of this meaning.
+    return lambda a, b: max(a, b)  # noqa: PLW0108 - Numba compares its signature with larger's
+
+
+physics(smaller)
 
 
 def cpu_part(function: F) -> F:
@@ -43,3 +72,37 @@ def cpu_kernel(function: F) -> F:
     }
     compiled: Any = numba.njit(**options)(function)
     return cast(F, compiled)
+
+
+def cuda_kernel(
+    threads: int | Callable[..., int] = 128, shared_bytes: Callable[..., int] | None = None
+) -> Callable[[Callable[..., None]], CudaKernel]:
+    """Make a CUDA kernel of a loop, compiled at its first launch (or without a card, to PTX).
+
+    The kernel has the parameters of its CPU twin and runs one block for every index of ``first:last``:
+    ``index = first + cuda.blockIdx.x``. It must be right for any number of threads a block.
+
+    Parameters
+    ----------
+    threads : int or callable
+        Threads a block of an ordinary launch; or, given the kernel's arguments, their number.
+    shared_bytes : callable, optional
+        Given the kernel's arguments, the bytes of dynamic shared memory that a block needs.
+
+    Notes
+    -----
+    The float policy is that of :func:`cpu_kernel`: compilation without FMA contraction, ``fastmath`` or
+    flushed denormal numbers is enforced, and checked, by :mod:`evsnn_kernels.cuda.launch`.
+    """
+    from evsnn_kernels.cuda.launch import CudaKernel  # noqa: PLC0415 - nobody without CUDA pays for it
+
+    def decorate(function: Callable[..., None]) -> CudaKernel:
+        return CudaKernel(function, threads, shared_bytes)
+
+    return decorate
+
+
+def cuda_part(function: F) -> F:
+    """Mark a part of a CUDA kernel that takes arrays or waits at barriers: inlined into the kernel."""
+    marked: Any = register_jitable(function)
+    return cast(F, marked)

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from evsnn_kernels.jit import cpu_kernel
+from evsnn_kernels.jit import cpu_kernel, larger
 from evsnn_kernels.layout import F32, F64, LOSS_CROSS_ENTROPY, U16, Scalar
-from evsnn_kernels.spec.learning import effective_activity, lateral_inverse, portable_exp
+from evsnn_kernels.spec.learning import effective_activity, lateral_inverse, output_logit, portable_exp
 
 
 @cpu_kernel
@@ -48,8 +48,8 @@ def output_error(
         if kind == LOSS_CROSS_ENTROPY:
             top = -np.inf
             for i in range(n_out):
-                logit[i] = np.float64(counts[s, i]) + 0.5 * np.float64(potential[s, i])
-                top = max(top, logit[i])
+                logit[i] = output_logit(counts[s, i], potential[s, i])
+                top = larger(top, logit[i])
             total = 0.0
             for i in range(n_out):
                 logit[i] = portable_exp(logit[i] - top)
@@ -61,7 +61,7 @@ def output_error(
         else:
             largest = np.float32(1.0)
             for i in range(n_out):
-                largest = max(largest, counts[s, i])
+                largest = larger(largest, counts[s, i])
             loss = 0.0
             for i in range(n_out):
                 target32 = np.float32(1.0) if i == label else np.float32(0.0)

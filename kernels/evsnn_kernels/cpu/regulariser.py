@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from evsnn_kernels.jit import cpu_kernel
 from evsnn_kernels.layout import F32, F64, Scalar
-from evsnn_kernels.spec.learning import norm_penalty
+from evsnn_kernels.spec.learning import norm_factor, norm_penalty
 
 
 @cpu_kernel
@@ -46,7 +44,7 @@ def limit_norms(norms: F64, largest: Scalar, weight: F32, first: Scalar, last: S
     """Scale the weights of neurons first:last whose norm exceeds ``largest`` back to it."""
     factor = np.empty(last - first, np.float32)
     for i in range(first, last):
-        factor[i - first] = np.float32(min(1.0, largest / max(math.sqrt(norms[i]), 1e-30)))
+        factor[i - first] = np.float32(norm_factor(norms[i], largest))
     for k in range(weight.shape[0]):
         for i in range(first, last):
             weight[k, i] *= factor[i - first]

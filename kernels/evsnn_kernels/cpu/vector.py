@@ -107,7 +107,8 @@ def _operation(python: Any, other: Any, result: Any, emit: Callable[[Any, Any, A
 
 
 def _emit_max(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+    # As ``larger`` does it: equal values of different sign, and NaN, give the first.
+    return builder.select(builder.fcmp_ordered(">", b, a), b, a)
 
 
 def _emit_mask(builder: Any, a: Any, b: Any) -> Any:

@@ -37,8 +37,9 @@ def grid_value(grid: F32, y: Scalar, x: Scalar) -> Scalar:
 def pixel_value(image: U8, y: Scalar, x: Scalar) -> Scalar:
     """S13. Bilinear intensity at (y, x); outside the image it is 0."""
     height, width = image.shape
-    j = math.floor(y)
-    i = math.floor(x)
+    # The floor of a float is an integer on the CPU and a float on CUDA.
+    j = np.int64(math.floor(y))
+    i = np.int64(math.floor(x))
     if j < -1 or i < -1 or j >= height or i >= width:
         return np.float32(0.0)
     v00 = np.float32(image[j, i]) if j >= 0 and i >= 0 else np.float32(0.0)

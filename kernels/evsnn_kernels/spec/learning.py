@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from evsnn_kernels.jit import physics
+from evsnn_kernels.jit import physics, smaller
 from evsnn_kernels.layout import Scalar
 
 
@@ -28,6 +28,12 @@ def effective_activity(own: Scalar, total: Scalar, coupling: Scalar) -> Scalar:
 
 
 @physics
+def output_logit(count: Scalar, potential: Scalar) -> Scalar:
+    """S9. Output spike count plus half the residual membrane potential, in float64."""
+    return np.float64(count) + 0.5 * np.float64(potential)
+
+
+@physics
 def portable_exp(x: Scalar) -> Scalar:
     """S9. exp(x) in float64 for x <= 700, the same bits on every machine.
 
@@ -44,7 +50,14 @@ def portable_exp(x: Scalar) -> Scalar:
 
 
 @physics
+def norm_factor(squared_norm: Scalar, largest: Scalar) -> Scalar:
+    """S10. Factor that scales weights whose norm exceeds ``largest`` back to it; 1 for all others."""
+    norm = math.sqrt(squared_norm)
+    return largest / norm if norm > largest else 1.0
+
+
+@physics
 def norm_penalty(squared_norm: Scalar, strength: Scalar, steepness: Scalar) -> Scalar:
     """S10. Factor of w in the gradient of strength/2 exp(steepness (|w|^2 - 1)); the exponent ends at 20."""
     exponent = steepness * (squared_norm - 1.0)
-    return strength * steepness * portable_exp(min(exponent, 20.0))
+    return strength * steepness * portable_exp(smaller(exponent, 20.0))

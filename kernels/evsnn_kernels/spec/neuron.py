@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evsnn_kernels.jit import physics
+from evsnn_kernels.jit import larger, physics
 from evsnn_kernels.layout import F32, Scalar
 
 
@@ -36,19 +36,13 @@ def refractory_weight(since_spike: Scalar, refractory: Scalar) -> Scalar:
 @physics
 def clamped(potential: Scalar, floor: Scalar) -> Scalar:
     """S4. Membrane potential held at or above the lower clamp."""
-    return max(potential, floor)
+    return larger(potential, floor)
 
 
 @physics
 def reaches(potential: Scalar) -> Scalar:
     """S5. Whether the membrane potential has reached the threshold, which is 1."""
     return potential >= np.float32(1.0)
-
-
-@physics
-def fires(potential: Scalar) -> Scalar:
-    """S5. Whether the neuron reaches its threshold, as int32."""
-    return np.int32(1) if reaches(potential) else np.int32(0)
 
 
 @physics

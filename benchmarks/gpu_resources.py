@@ -1,0 +1,178 @@
+"""What every CUDA kernel needs on a card: registers, shared memory, spills, stack, occupancy. No card needed.
+
+Tiny networks are trained on the CPU; whatever types, and sizes of shared memory, the kernels get there, their
+CUDA twins are compiled for, to PTX and on to machine code.
+
+    pip install evsnn[cuda12]
+    python benchmarks/gpu_resources.py --json benchmarks/results/gpu_resources.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import evsnn_kernels.cpu
+import evsnn_kernels.cuda
+import numba
+from click.testing import CliRunner
+from evsnn_cli.main import cli
+
+from evsnn.environment import describe_environment, package_version
+from evsnn.parallel import Workers
+
+TARGETS = ((8, 0), (9, 0))
+
+#: Shared memory of a multiprocessor in bytes (CUDA C Programming Guide, compute capabilities).
+SHARED = {(8, 0): 164 * 1024, (9, 0): 228 * 1024}
+
+#: Kernels that prepare files, on the host.
+HOST_ONLY = ("recording.check", "recording.select")
+
+#: Commands that between them call every kernel.
+RUNS = (
+    "train --arch 28x28-4C5-P2-4C3-10 --set network.refractory_ms=1",
+    "train --arch 784-40-10 --optimizer sgd --kappa -0.1 --set learning.loss=mse"
+    " --set learning.activity=trace --set learning.max_norm=2 --set learning.norm_strength=0.01"
+    " --set learning.threshold_balance=0.001",
+    "convert-mnist --embedded --encoder saccade -o saccade.h5",
+    "train saccade.h5 --arch 34x34x2-4C5-10 --augment --set augment_events.shift=2"
+    " --set augment_events.always=true --no-fresh",
+)
+SMALL = "--limit 20 --threads 1"
+
+
+def exercise() -> dict:
+    """Arguments with which the library calls each kernel, largest last."""
+    calls = {}
+    plain = Workers.run
+
+    def run(self, kernel, size, *arguments, **options):
+        name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
+        calls.setdefault(name, []).append((*arguments, 0, size))
+        plain(self, kernel, size, *arguments, **options)
+
+    Workers.run = run
+    try:
+        for number, command in enumerate(RUNS):
+            more = f"--epochs 1 --out run{number}" if command.startswith("train") else ""
+            result = CliRunner().invoke(cli, f"{command} {SMALL} {more}".split())
+            if result.exit_code:
+                raise SystemExit(f"evsnn {command}: {result.output}{result.exception}")
+    finally:
+        Workers.run = plain
+    return calls
+
+
+def signatures(function) -> list:
+    """Types for which a CPU kernel was called; a device array can always be written."""
+    found = []
+    for signature in function.signatures:
+        types = tuple(t.copy(readonly=False) if isinstance(t, numba.types.Array) else t for t in signature)
+        if types not in found:
+            found.append(types)
+    return found
+
+
+def occupancy(cc, threads, registers, shared) -> float:
+    """Share of a multiprocessor's 64 warps that are resident."""
+    warps = -(-threads // 32)
+    by_registers = 65536 // (-(-registers * 32 // 256) * 256 * warps)
+    by_shared = SHARED[cc] // (-(-(shared + 1024) // 128) * 128)
+    return min(32, 64 // warps, by_registers, by_shared) * warps / 64
+
+
+def twins():
+    """Every CPU kernel that was called, with its name and CUDA twin; None where there is none."""
+    for module in pkgutil.iter_modules(evsnn_kernels.cpu.__path__):
+        cpu = importlib.import_module(f"evsnn_kernels.cpu.{module.name}")
+        for name, function in vars(cpu).items():
+            if not hasattr(function, "signatures") or function.__module__ != cpu.__name__:
+                continue
+            try:
+                twin = getattr(importlib.import_module(f"evsnn_kernels.cuda.{module.name}"), name)
+            except (ImportError, AttributeError):
+                twin = None
+            yield f"{module.name}.{name}", function, twin
+
+
+def measure(launch, calls) -> tuple[list, list]:
+    """Rows of the table, and kernels without a row and why."""
+    rows, missing = [], []
+    for name, function, twin in twins():
+        if name in HOST_ONLY:
+            continue
+        if twin is None or not signatures(function):
+            missing.append(f"{name}: {'no twin' if twin is None else 'not called'}")
+            continue
+        arguments = calls.get(name, [()])
+        threads = max(twin.threads(*a) for a in arguments)
+        dynamic = max(twin.shared_bytes(*a) if a else 0 for a in arguments)
+        for types in signatures(function):
+            for cc in TARGETS:
+                try:
+                    ptx = twin.ptx(types, cc)
+                except launch.FloatPolicyError as error:
+                    missing.append(f"{name}: {error}")
+                    break
+                found = launch.assemble(ptx, cc)
+                row = {
+                    "kernel": name,
+                    "target": f"sm_{cc[0]}{cc[1]}",
+                    "threads": threads,
+                    "registers": found.registers,
+                    "shared_static": found.shared_bytes,
+                    "shared_dynamic": dynamic,
+                    "stack": found.stack_bytes,
+                    "spills": found.spill_bytes,
+                    "code_bytes": len(found.cubin),
+                    # Fused operations that a compilation with the default options would have.
+                    "fused_by_default": twin.ptx(types, cc, exact=False).count("fma.rn.f"),
+                }
+                shared = found.shared_bytes + dynamic
+                row["occupancy"] = occupancy(cc, threads, found.registers, shared)
+                rows.append(row)
+    return rows, missing
+
+
+@click.command()
+@click.option("--json", "target", type=click.Path(path_type=Path), help="Write the table there, too.")
+def main(target) -> None:
+    """Print registers, shared memory, spills, stack and occupancy of every CUDA kernel."""
+    try:
+        from evsnn_kernels.cuda import launch
+
+        ready = launch.find_ptxas() is not None
+    except ImportError:
+        ready = False
+    if not ready:
+        sys.exit("gpu_resources: no CUDA assembler; pip install evsnn[cuda12] (no card is needed)")
+    target = target.resolve() if target else None
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        calls = exercise()
+    try:
+        rows, missing = measure(launch, calls)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"gpu_resources: {error.cmd[0]} refuses the kernel: {error.stderr.strip().splitlines()[0]}")
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
+    for row in (dict(zip(widths, widths, strict=True)), *rows):
+        click.echo("  ".join(f"{row[name]:>{width}}" for name, width in widths.items()))
+    for line in missing:
+        click.echo(f"missing: {line}")
+    if target:
+        about = describe_environment(1) | {"numba-cuda": package_version("numba-cuda")}
+        result = {"command": "python benchmarks/gpu_resources.py", "machine": about}
+        target.write_text(json.dumps(result | {"kernels": rows, "missing": missing}, indent=1) + "\n")
+    if missing or any(row["spills"] for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The CUDA kernels in Numba's simulator, and the float policy of their compilation."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+#: Twin tests that are known to exist: fewer mean that some were not collected.
+LEAST = 150
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """The check of compiled kernels; only text goes through it here."""
+    from evsnn_kernels.cuda.launch import FloatPolicyError, check_float_policy
+
+    return check_float_policy, FloatPolicyError
+
+
+def test_every_cuda_kernel_equals_its_cpu_twin_in_the_simulator():
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "cuda")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) >= LEAST
+    assert "skipped" not in done.stdout
+
+
+def test_importing_the_library_does_not_import_cuda():
+    code = (
+        "import sys, evsnn, evsnn.layers, evsnn_kernels.jit, evsnn_kernels.cpu.dense;"
+        "print([m for m in sys.modules if m.startswith(('numba.cuda', 'evsnn_kernels.cuda'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fma.rn.f32 %f3, %f2, %f2, %f1;",
+        "fma.rn.f64 %fd3, %fd2, %fd2, %fd1;",
+        "fma.rn.ftz.f32 %f3, %f2, %f2, %f1;",
+        "mad.f32 %f3, %f2, %f2, %f1;",
+        "mul.f32 %f3, %f2, %f2;",  # the assembler may fuse what names no rounding
+        "add.f32 %f3, %f2, %f2;",
+        "sub.ftz.f32 %f3, %f2, %f2;",
+        "mul.rn.ftz.f32 %f3, %f2, %f2;",
+        "div.approx.f32 %f3, %f2, %f1;",
+        "div.full.f32 %f3, %f2, %f1;",
+        "sqrt.approx.ftz.f32 %f3, %f2;",
+        "max.f32 %f3, %f2, %f1;",
+        "min.f64 %fd3, %fd2, %fd1;",
+    ],
+)
+def test_operations_that_round_otherwise_are_refused(policy, line):
+    check, error = policy
+    with pytest.raises(error, match=re.escape(line.split()[0])):
+        check(f"{{\n\tadd.rn.f32 \t%f9, %f8, %f7;\n\t{line}\n}}")
+
+
+def test_operations_that_round_as_on_the_cpu_pass(policy):
+    check, _ = policy
+    names = ("mul.rn.f32", "add.rn.f32", "sub.rn.f64", "div.rn.f32", "sqrt.rn.f32", "add.s64", "mad.lo.s32")
+    check("\n".join(f"\t{name} \t%a, %b, %c;" for name in (*names, "max.s64", "min.u32", "mul.wide.u32")))
