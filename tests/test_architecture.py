@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from evsnn_kernels import cache
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"evsnn": "evsnn", "kernels/evsnn_kernels": "evsnn_kernels", "cli/evsnn_cli": "evsnn_cli"}
 SOURCES = ROOT / "kernels" / "evsnn_kernels"
 
