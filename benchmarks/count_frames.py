@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ from torch import nn
 from evsnn import open_events
 from evsnn.datasets.division import deal
 from evsnn.environment import describe_environment
-from evsnn.events.augment import EventAugmenter
+from evsnn.events.augment import EventAugmenter, EventAugmentSettings
 from evsnn.network import parse_architecture
 from evsnn.parallel import Workers
 from evsnn.training.presets import suited
@@ -68,8 +69,8 @@ def accuracy_of_fold(make, data, train, test, settings, epochs, lr, batch, seed)
     steps = epochs * -(-len(train) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     with Workers(1) as workers:
-        plain = type(settings).none()
-        still = frames(EventAugmenter(data, plain, seed, workers).draw(np.arange(len(data))), data.shape)
+        none = EventAugmentSettings.none()
+        still = frames(EventAugmenter(data, none, seed, workers).draw(np.arange(len(data))), data.shape)
         augmenter = EventAugmenter(data, settings, seed, workers)
         for epoch in range(epochs):
             order = rng.permutation(train)
@@ -101,10 +102,9 @@ def main(path, folds, epochs, lr, batch, seed, out):
     fold = deal(data.labels, folds)
     rows = []
     for name, make, arch in (("MLP", mlp, "1-1"), ("CNN", cnn, "34x34x2-12C5-10")):
-        distorted = suited(parse_architecture(arch), recordings=True).augment_events
-        for kind, settings in (("plain", type(distorted).none()), ("distorted", distorted)):
-            # A frame is of the whole recording, in training as in the test.
-            settings = type(distorted)(**(vars(settings) | {"window_ms": 0.0}))  # noqa: PLW2901
+        # A frame is of the whole recording, in training as in the test.
+        distorted = replace(suited(parse_architecture(arch), recordings=True).augment_events, window_ms=0.0)
+        for kind, settings in (("plain", EventAugmentSettings.none()), ("distorted", distorted)):
             begin = time.perf_counter()
             wrong = [
                 accuracy_of_fold(

@@ -58,7 +58,7 @@ def copy(tmp_path):
 
 @in_repository
 def test_imports_go_down_only(copy):
-    pytest.importorskip("importlinter")
+    pytest.importorskip("importlinter", reason="import-linter, of the extra test, is not installed")
     code, output = lint(copy)
     assert code == 0, output
     assert "Contracts: 2 kept, 0 broken." in output
@@ -81,7 +81,7 @@ def test_imports_go_down_only(copy):
     ],
 )
 def test_an_import_upwards_is_found(copy, place, line):
-    pytest.importorskip("importlinter")
+    pytest.importorskip("importlinter", reason="import-linter, of the extra test, is not installed")
     with (copy / place).open("a") as file:
         file.write(f"\n\n{line}\n")
     code, output = lint(copy)

@@ -186,7 +186,7 @@ def _shown_channel(units: UInt32, shape: Shape) -> npt.NDArray[np.int64]:
     return channel if shape[0] <= _MOST_CHANNELS else np.zeros_like(channel)
 
 
-def _image(axes: Any, values: npt.NDArray[Any], colour: str, low: float, high: float) -> Any:  # noqa: ANN401
+def _image(axes: Any, values: npt.NDArray[Any], colour: str, low: float, high: float) -> Any:  # noqa: ANN401 - Matplotlib has no types
     image = axes.imshow(values, cmap=shade(colour, "events"), vmin=low, vmax=high, interpolation="nearest")
     axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
     return image

@@ -103,6 +103,6 @@ def cuda_kernel(
 
 
 def cuda_part(function: F) -> F:
-    """Mark a part of a CUDA kernel that takes arrays or waits at barriers: inlined into the kernel."""
+    """Mark a part of a CUDA kernel that takes arrays: inlined into the kernel."""
     marked: Any = register_jitable(function)
     return cast(F, marked)

@@ -35,7 +35,7 @@ _LANES: Final = _LanesType()
 @register_model(_LanesType)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, lanes: Any) -> None:
-        super().__init__(manager, lanes, _FLOATS)  # type: ignore[no-untyped-call]
+        super().__init__(manager, lanes, _FLOATS)  # type: ignore[no-untyped-call]  # Numba has no types
 
 
 def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
