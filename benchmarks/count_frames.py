@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from evsnn import open_events
+from evsnn.backends import CpuBackend
 from evsnn.datasets.division import deal
 from evsnn.environment import describe_environment
 from evsnn.events.augment import EventAugmenter, EventAugmentSettings
 from evsnn.network import parse_architecture
-from evsnn.parallel import Workers
 from evsnn.training.presets import suited
 
 
@@ -68,13 +68,19 @@ def accuracy_of_fold(make, data, train, test, settings, epochs, lr, batch, seed)
     optimiser = torch.optim.Adam(net.parameters(), lr=lr)
     steps = epochs * -(-len(train) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    with Workers(1) as workers:
+    with CpuBackend(1) as backend:
         none = EventAugmentSettings.none()
-        still = frames(EventAugmenter(data, none, seed, workers).draw(np.arange(len(data))), data.shape)
-        augmenter = EventAugmenter(data, settings, seed, workers)
+        still = frames(
+            EventAugmenter(data, none, seed, backend).draw(np.arange(len(data))).fetch(backend), data.shape
+        )
+        augmenter = EventAugmenter(data, settings, seed, backend)
         for epoch in range(epochs):
             order = rng.permutation(train)
-            drawn = frames(augmenter.draw(order, epoch), data.shape) if settings.enabled else still[order]
+            drawn = (
+                frames(augmenter.draw(order, epoch).fetch(backend), data.shape)
+                if settings.enabled
+                else still[order]
+            )
             for low in range(0, len(order), batch):
                 optimiser.zero_grad()
                 target = labels[order[low : low + batch]]

@@ -25,8 +25,8 @@ import numba
 from click.testing import CliRunner
 from evsnn_cli.main import cli
 
+from evsnn.backends import CpuBackend
 from evsnn.environment import describe_environment, package_version
-from evsnn.parallel import Workers
 
 TARGETS = ((8, 0), (9, 0))
 
@@ -52,14 +52,14 @@ SMALL = "--limit 20 --threads 1"
 def exercise() -> dict:
     """Arguments with which the library calls each kernel, largest last."""
     calls = {}
-    plain = Workers.run
+    plain = CpuBackend.run
 
     def run(self, kernel, size, *arguments, **options):
         name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
         calls.setdefault(name, []).append((*arguments, 0, size))
         plain(self, kernel, size, *arguments, **options)
 
-    Workers.run = run
+    CpuBackend.run = run
     try:
         for number, command in enumerate(RUNS):
             more = f"--epochs 1 --out run{number}" if command.startswith("train") else ""
@@ -67,7 +67,7 @@ def exercise() -> dict:
             if result.exit_code:
                 raise SystemExit(f"evsnn {command}: {result.output}{result.exception}")
     finally:
-        Workers.run = plain
+        CpuBackend.run = plain
     return calls
 
 

@@ -22,13 +22,13 @@ from evsnn_kernels.layout import LANES
 from evsnn_kernels.spec.convolution import first_place, last_place, offset
 
 from evsnn import open_events
+from evsnn.backends import CpuBackend
 from evsnn.checkpoint import load_model
 from evsnn.datasets.encoding import pack
 from evsnn.environment import describe_environment
-from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.events.queue import HostQueue
 from evsnn.layers import Conv2d
 from evsnn.layers.base import SpikingLayer
-from evsnn.parallel import Workers
 
 
 @cpu_kernel
@@ -85,15 +85,16 @@ def stream_conv(
                         store(membranes, base + m, load(membranes, base + m) + load(rows, row + m))
 
 
-def stream(layer, queue, workers):
+def stream(layer, queue, placed):
     """Seconds of adding the layer's weights without a neuron model."""
-    total = np.zeros_like(layer.new_state(len(queue)).potential)
-    events = queue.units, queue.start, queue.count, layer._scaled
+    backend = placed.backend
+    total = np.zeros_like(layer.new_state(len(queue), backend).potential)
+    events = queue.units, queue.start, queue.count, placed.scaled
     begin = time.perf_counter()
     if isinstance(layer, Conv2d):
-        workers.run(stream_conv, len(queue), *events, *layer._geometry, *layer.out_shape[1:], total)
+        backend.run(stream_conv, len(queue), *events, *layer.geometry, *layer.out_shape[1:], total)
     else:
-        workers.run(stream_dense, len(queue), *events, total)
+        backend.run(stream_dense, len(queue), *events, total)
     return time.perf_counter() - begin
 
 
@@ -101,7 +102,7 @@ def compact(queue):
     """Copy a queue out of the buffer that will be used again."""
     times, units = pack(queue)
     count = queue.count.copy()
-    return Queue(times, units, np.cumsum(count) - count, count)
+    return HostQueue(times, units, np.cumsum(count) - count, count)
 
 
 @click.command()
@@ -117,21 +118,22 @@ def main(model, data, split, samples, repeats, out):
     with open_events(data) as file:
         events = file[split].load(0, samples)
     count = np.diff(events.offsets)
-    queue = Queue(events.times, events.units, events.offsets[:-1], count)
+    queue = HostQueue(events.times, events.units, events.offsets[:-1], count)
     rows = []
-    with Workers(1) as workers:
+    with CpuBackend(1) as backend:
         for index, layer in enumerate(network.layers):
-            buffer = QueueBuffer()
+            placed = layer.place(backend)
+            operations = np.empty(len(queue), np.int64)
             forward, streamed = [], []
             for repeat in range(repeats + 1):
-                state = layer.new_state(len(queue))
+                state = layer.new_state(len(queue), backend)
                 begin = time.perf_counter()
-                result, operations = layer.forward(queue, state, buffer, workers)
+                result = layer.forward(queue, state, placed, operations=operations)
                 seconds = time.perf_counter() - begin
                 if repeat:  # the first one compiles and sizes the queue
                     forward.append(seconds)
                 if isinstance(layer, SpikingLayer):
-                    seconds = stream(layer, queue, workers)
+                    seconds = stream(layer, queue, placed)
                     if repeat:
                         streamed.append(seconds)
             sops = float(operations.sum())

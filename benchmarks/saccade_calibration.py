@@ -18,13 +18,13 @@ from pathlib import Path
 import click
 import numpy as np
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import load_idx_folder
 from evsnn.datasets.nmnist import convert_nmnist
 from evsnn.encoders import SaccadeSettings
 from evsnn.environment import describe_environment
 from evsnn.events import open_events
-from evsnn.parallel import Workers
 
 DATA = Path(__file__).parent / "data"
 SIDE = 34
@@ -131,8 +131,8 @@ def load(first, last, settings, seed):
             real = file["train"].load(first - 1, last)
     digits = load_idx_folder(DATA / "mnist", 800)["train"].part(first - 1, last)
     assert (digits.labels == real.labels).all()
-    with Workers(1) as workers:
-        simulated = encode_images(digits, settings, seed, workers)
+    with CpuBackend(1) as backend:
+        simulated = encode_images(digits, settings, seed, backend)
     return Recordings(real), Recordings(simulated)
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.division import deal
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import load_idx_folder
@@ -34,7 +35,6 @@ from evsnn.encoders import SaccadeSettings
 from evsnn.environment import describe_environment
 from evsnn.events import EventSet, open_events
 from evsnn.network import Network
-from evsnn.parallel import Workers
 from evsnn.training import evaluate, fit, preset
 
 DATA = Path(__file__).parent / "data"
@@ -107,11 +107,11 @@ def main(arch, digits, epochs, tuning_epochs, camera, threads, out):
     """Train, test and print."""
     real = real_recordings()
     images = load_idx_folder(DATA / "mnist", REAL + digits)["train"]
-    with Workers(threads) as workers:
+    with CpuBackend(threads) as backend:
         settings = SaccadeSettings(camera=camera)
         parts = images.part(REAL, REAL + digits), images.part(0, REAL)
         simulated, twins = (
-            replace(encode_images(part, settings, seed, workers), images=None)
+            replace(encode_images(part, settings, seed, backend), images=None)
             for seed, part in enumerate(parts)
         )
     bench = Bench(arch, threads)

@@ -24,6 +24,7 @@ import click
 import numpy as np
 from evsnn_kernels.jit import cpu_kernel
 
+from evsnn.backends import CpuBackend, available_threads
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import load_idx_folder
 from evsnn.datasets.sampling import FreshEvents
@@ -31,7 +32,6 @@ from evsnn.encoders import EncoderSettings
 from evsnn.environment import describe_environment
 from evsnn.learning import Optimiser, backpropagate
 from evsnn.network import Network, Simulator
-from evsnn.parallel import Workers, available_threads
 from evsnn.training.presets import preset
 from evsnn.training.trainer import Trainer
 
@@ -63,10 +63,10 @@ def arithmetic_speedup(threads):
     values = np.ones((4 * threads, 2048), np.float32)
     seconds = {}
     for n in (1, threads):
-        with Workers(n) as workers:
-            workers.run(arithmetic, len(values), values)
+        with CpuBackend(n) as backend:
+            backend.run(arithmetic, len(values), values)
             begin = time.perf_counter()
-            workers.run(arithmetic, len(values), values)
+            backend.run(arithmetic, len(values), values)
             seconds[n] = time.perf_counter() - begin
     return seconds[1] / seconds[threads]
 
@@ -77,16 +77,16 @@ class Bench:
     def __init__(self, data, rate, threads):
         config = preset("default")
         self.learning = config.learning
-        self.workers = Workers(threads)
+        self.backend = CpuBackend(threads)
         encoder = EncoderSettings(rate=rate)
         self.duration_us = encoder.duration_us
         self.data = data
         self.network = Network.from_architecture("28x28-800-10", seed=1, settings=config.network)
-        self.source = FreshEvents(data, encoder, config.augment, 1, self.workers)
+        self.source = FreshEvents(data, encoder, config.augment, 1, self.backend)
         learning = replace(config.learning, schedule="constant")
-        self.trainer = Trainer(self.network, self.source, learning, epochs=1, seed=1, workers=self.workers)
-        self.simulator = Simulator(self.network.layers, self.workers)
-        self.optimiser = Optimiser(self.network, self.learning, self.workers)
+        self.trainer = Trainer(self.network, self.source, learning, epochs=1, seed=1, backend=self.backend)
+        self.simulator = Simulator(self.network.layers, self.backend)
+        self.optimiser = Optimiser(self.network, self.simulator.placed, self.learning)
 
     def epoch(self):
         """Seconds a sample of one training epoch, and its sums."""
@@ -106,7 +106,7 @@ class Bench:
             forward = self.simulator.forward(queue, self.duration_us)
             stamps.append(time.perf_counter())
             labels = self.data.labels[samples]
-            _, gradients = backpropagate(self.network, forward, labels, self.learning, self.workers)
+            _, gradients = backpropagate(self.network, self.simulator.placed, forward, labels, self.learning)
             stamps.append(time.perf_counter())
             self.optimiser.step(gradients, forward.activities, 0.0)
             stamps.append(time.perf_counter())
@@ -116,17 +116,17 @@ class Bench:
     def first_layer(self, batches=20):
         """SOPs a second of the first layer's forward pass, of streaming the same rows, and the ratio."""
         size = self.learning.batch_size
-        layer, buffer = self.network.layers[0], self.simulator._buffers[0]
+        layer, placed = self.network.layers[0], self.simulator.placed[0]
         operations = forward = stream = spikes = 0.0
         for batch in range(batches):
             samples = np.arange(batch * size, (batch + 1) * size) % len(self.data)
             queue = self.source.batch(samples, batch)
-            state = layer.new_state(size)
+            state = layer.new_state(size, self.backend)
             total = np.zeros((size, layer.n_out), np.float32)
             begin = time.perf_counter()
-            out, _ = layer.forward(queue, state, buffer, self.workers)
+            out = layer.forward(queue, state, placed)
             middle = time.perf_counter()
-            self.workers.run(stream_rows, size, queue.units, queue.start, queue.count, layer._scaled, total)
+            self.backend.run(stream_rows, size, queue.units, queue.start, queue.count, placed.scaled, total)
             end = time.perf_counter()
             forward += middle - begin
             stream += end - middle
@@ -144,8 +144,8 @@ class Bench:
 def main(rate, samples, repeats, warm_epochs, out):
     """Measure and print."""
     images = load_idx_folder(MNIST)["train"].part(0, samples)
-    with Workers() as workers:
-        data = encode_images(images, EncoderSettings(rate=rate), 0, workers)
+    with CpuBackend() as backend:
+        data = encode_images(images, EncoderSettings(rate=rate), 0, backend)
     counts = sorted({1, available_threads()})
     benches = {n: Bench(data, rate, n) for n in counts}
     # Speed depends on how much the network fires: measure one that has learned.

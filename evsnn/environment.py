@@ -21,14 +21,14 @@ def package_version(name: str) -> str:
         return "unknown"
 
 
-def describe_environment(threads: int) -> dict[str, Any]:
+def describe_environment(threads: int, *, backend: str = "cpu", gpu: str | None = None) -> dict[str, Any]:
     """Git revision, processor, system, versions and threads, as ``result.json`` stores them."""
     return {
         "git_revision": _git_revision(),
         "cpu": _cpu_name(),
         "cpus": os.cpu_count(),
-        "gpu": None,
-        "backend": "cpu",
+        "gpu": gpu,
+        "backend": backend,
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -16,3 +16,7 @@ class DataError(EvsnnError):
 
 class SettingsError(EvsnnError, ValueError):
     """A setting has a value that makes no sense."""
+
+
+class BackendError(EvsnnError):
+    """The device that was asked for cannot be had, or has no memory left."""

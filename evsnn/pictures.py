@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from evsnn import checkpoint, plots
+from evsnn.backends import CpuBackend
 from evsnn.encoders.settings import EncoderSettings
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import Events, EventSet
@@ -270,7 +271,8 @@ class _Source:
     def read(self, use: Callable[[EventSet | EventSplit], T], threads: int | None) -> T:
         """Return what ``use`` makes of the split; an event file is open meanwhile."""
         if not self.path:
-            return use(load_split("", self.split, self.encoder, self.seed, threads))
+            with CpuBackend(threads) as backend:
+                return use(load_split("", self.split, self.encoder, self.seed, backend))
         with open_events(self.path) as file:
             return use(file[self.split])
 

@@ -59,4 +59,4 @@ def small_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def spread(monkeypatch):
     """Hand even the smallest kernel to threads."""
-    monkeypatch.setattr("evsnn.parallel.LEAST_WORK", 0)
+    monkeypatch.setattr("evsnn.backends.cpu.LEAST_WORK", 0)

@@ -13,18 +13,20 @@ import numpy as np
 import pytest
 from evsnn_cli.main import main
 
+from evsnn.backends import CpuBackend
 from evsnn.checkpoint import load_model
 from evsnn.events.core import EventSet
-from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.events.queue import HostQueue
 from evsnn.events.writer import EventWriter
-from evsnn.layers import Dense, NeuronSettings
-from evsnn.parallel import Workers
+from evsnn.layers import Dense, Layer, LayerState, NeuronSettings, SpikingLayer
+from evsnn.learning import Gradient, LearningSettings, backpropagate, losses
+from evsnn.network import Network, Pass
 
 #: Options of `evsnn train` that make a run take a moment.
 SMALL = ("--arch", "784-16-10", "--limit", "60", "--alpha", "4,3", "--batch-size", "10")
 
 
-def queue_of(samples: list[tuple[np.ndarray, np.ndarray]]) -> Queue:
+def queue_of(samples: list[tuple[np.ndarray, np.ndarray]]) -> HostQueue:
     """One queue of several samples, each given by times and units, with gaps between the slots."""
     gap = 3
     total = sum(len(times) + gap for times, _ in samples)
@@ -37,7 +39,7 @@ def queue_of(samples: list[tuple[np.ndarray, np.ndarray]]) -> Queue:
         start.append(at)
         count.append(n)
         at += n + gap
-    return Queue(times, units, np.array(start, np.int64), np.array(count, np.int64))
+    return HostQueue(times, units, np.array(start, np.int64), np.array(count, np.int64))
 
 
 def sorted_events(rng: np.random.Generator, n: int, n_in: int, span: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,10 +59,37 @@ def run_layer(
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """Output events of every sample and the residual potentials."""
     layer = Dense(weight.astype(np.float32), threshold.astype(np.float32), neuron)
-    state = layer.new_state(len(samples))
-    with Workers(threads) as workers:
-        out, _ = layer.forward(queue_of(samples), state, QueueBuffer(), workers)
-    return [out.sample(s) for s in range(len(samples))], layer.membranes(state)
+    return simulate(layer, samples, threads)[:2]
+
+
+def simulate(
+    layer: Layer,
+    samples: list[tuple[np.ndarray, np.ndarray]],
+    threads: int = 1,
+    state: LayerState | None = None,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
+    """Output events of every sample, residual potentials, and synaptic operations; at first at rest."""
+    operations = np.full(len(samples), -1, np.int64)
+    with CpuBackend(threads) as backend:
+        state = state or layer.new_state(len(samples), backend)
+        out = layer.forward(queue_of(samples), state, layer.place(backend), operations=operations)
+        events = [out.fetch(backend).sample(s) for s in range(len(samples))]
+    return events, layer.membranes(state.potential), operations
+
+
+def scaled(layer: SpikingLayer) -> np.ndarray:
+    """Weights over thresholds, as the layer's kernel reads them."""
+    return layer.place(CpuBackend(1)).scaled[:, : layer.weight.shape[1]]
+
+
+def learn(
+    network: Network, forward: Pass, labels: np.ndarray, settings: LearningSettings, threads: int = 1
+) -> tuple[np.ndarray, list[Gradient]]:
+    """Loss of every sample, and the gradients of all layers."""
+    with CpuBackend(threads) as backend:
+        placed = [layer.place(backend) for layer in network.layers]
+        fit, gradients = backpropagate(network, placed, forward, labels, settings)
+    return losses(fit, settings), gradients
 
 
 def toy_events(rng: np.random.Generator, n: int = 40, classes: int = 3, size: int = 5) -> EventSet:

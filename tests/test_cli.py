@@ -88,8 +88,8 @@ def test_the_defaults_that_train_states_are_those_of_the_preset():
         "folds": config.data.folds or "no cross-validation",
         "limit": config.data.limit or "all",
     }
-    others = {"data", "preset", "arch", "settings", "backend", "threads", "out", "resume", "config"}
-    others |= {"validation", "force", "as_json"}
+    others = {"data", "preset", "arch", "settings", "backend", "device", "threads", "out", "resume"}
+    others |= {"config", "validation", "force", "as_json"}
     train = cli.commands["train"]
     assert {option.name for option in train.params} == expected.keys() | others
     with click.Context(train) as context:

@@ -347,7 +347,6 @@ def test_an_architecture_that_does_not_fit_a_file(small_run, tmp_path):
         (["--validation", "10000000"], ["--validation", "10000000", "12"]),
         (["--validation", "12"], ["--validation", "12"]),
         (["--validation", "-5"], ["validation", "-5"]),
-        (["--backend", "cuda"], ["CUDA", "--backend cpu"]),
         (["--config", "missing.toml"], ["missing.toml"]),
         (["--resume", "missing"], ["missing", "checkpoint.h5"]),
         (["--set", "learning.colour=1"], ["'colour'", "[learning]"]),

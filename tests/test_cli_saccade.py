@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from support import evsnn
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets import embedded_mnist
 from evsnn.encoders import Encoder, SaccadeSettings
 from evsnn.errors import DataError
 from evsnn.events import EventWriter, open_events
-from evsnn.parallel import Workers
 
 CONVERT = ("convert-mnist", "--embedded", "--encoder", "saccade", "--limit", 30, "--validation", 5)
 
@@ -37,8 +37,10 @@ def test_the_file_holds_recordings_labels_and_images(recordings):
         part, stop = splits[name], first + len(splits[name])
         np.testing.assert_array_equal(part.images, digits[digit].images[first:stop])
         np.testing.assert_array_equal(part.labels, digits[digit].labels[first:stop])
-    with Workers(1) as workers:
-        queue = Encoder(SaccadeSettings(), 5, workers).draw(splits["train"].images, np.arange(25))
+    with CpuBackend(1) as backend:
+        queue = (
+            Encoder(SaccadeSettings(), 5, backend).draw(splits["train"].images, np.arange(25)).fetch(backend)
+        )
         for i, events in enumerate(splits["train"]):
             np.testing.assert_array_equal(events.times, queue.sample(i)[0])
             np.testing.assert_array_equal(events.units, queue.sample(i)[1])

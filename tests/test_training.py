@@ -21,12 +21,12 @@ from evsnn import (
     load_model,
     save_model,
 )
+from evsnn.backends import CpuBackend
 from evsnn.datasets import embedded_mnist
 from evsnn.datasets.encoding import encode_images
 from evsnn.errors import DataError, SettingsError
 from evsnn.events import EventSet
 from evsnn.network import network as network_module
-from evsnn.parallel import Workers
 from evsnn.training import PRESETS, evaluate, fit, preset
 from evsnn.training import trainer as trainer_module
 from evsnn.training.health import health_warnings
@@ -47,8 +47,8 @@ def toys():
 def digits():
     """Twenty digits with their images."""
     settings = EncoderSettings("poisson", rate=5.0)
-    with Workers(1) as workers:
-        return encode_images(embedded_mnist()["train"].part(0, 20), settings, 0, workers)
+    with CpuBackend(1) as backend:
+        return encode_images(embedded_mnist()["train"].part(0, 20), settings, 0, backend)
 
 
 def new(arch=ARCH, settings=NETWORK, seed=0):
@@ -399,9 +399,9 @@ def test_a_loss_that_is_not_finite_is_told(toys, monkeypatch):
 
 def test_totals_survive_a_checkpoint(toys):
     network, _ = trained(toys)
-    totals = Totals(2)
+    totals, sizes = Totals(2), [layer.n_out for layer in network.layers]
     for forward in network.passes(toys):
-        totals.add(forward, toys.labels)
+        totals.add(forward, toys.labels, sizes)
     totals.loss, totals.seconds = 0.1 + 0.2, 1 / 3
     copy = Totals.from_dict(2, json.loads(json.dumps(totals.to_dict())))
     assert copy.to_dict() == totals.to_dict()
@@ -412,8 +412,8 @@ def test_totals_survive_a_checkpoint(toys):
         np.float64,
     ]
     for forward in network.passes(toys):
-        copy.add(forward, toys.labels)
-        totals.add(forward, toys.labels)
+        copy.add(forward, toys.labels, sizes)
+        totals.add(forward, toys.labels, sizes)
     assert copy.to_dict() == totals.to_dict()
 
 

@@ -15,6 +15,8 @@ import click
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from evsnn.backends import Backend
+
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 threads_option = click.option(
@@ -23,6 +25,20 @@ threads_option = click.option(
     default=None,
     show_default="all processors",
     help="Threads; results do not depend on them.",
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; results do not depend on it. auto takes a CUDA device if there is one.",
+)
+device_option = click.option(
+    "--device",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Number of the CUDA device.",
 )
 json_option = click.option(
     "--json/--no-json",
@@ -54,6 +70,18 @@ def report_error(error: Exception) -> int:
         line = f"{type(error).__name__}: {error} (evsnn --debug ... shows where; please report it)"
     click.echo("Error: " + " ".join(line.split()), err=True)
     return 1
+
+
+def chosen_backend(name: str, threads: int | None, device: int) -> tuple[Backend, str]:
+    """Open the backend of the options; return it with a line that says what it is."""
+    from evsnn.backends import open_backend
+
+    reasons: list[str] = []
+    backend = open_backend(name, threads=threads, device=device, tell=reasons.append)
+    if backend.device is not None:
+        return backend, f"On CUDA device {device}, {backend.device}"
+    because = f": {reasons[0]}" if reasons else ""
+    return backend, f"On the CPU, {backend.host.threads} threads{because}"
 
 
 def print_json(result: Any) -> None:  # noqa: ANN401 - whatever JSON holds

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evsnn_cli.console import counted, json_option, print_json, progress, threads_option
+from evsnn_cli.console import (
+    backend_option,
+    chosen_backend,
+    counted,
+    device_option,
+    json_option,
+    print_json,
+    progress,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +57,8 @@ if TYPE_CHECKING:
     show_default="beside MODEL",
     help="Folder for the files of --over-time.",
 )
+@backend_option
+@device_option
 @threads_option
 @json_option
 def evaluate(
@@ -57,6 +68,8 @@ def evaluate(
     over_time: bool,
     step_ms: float | None,
     out: Path | None,
+    backend: str,
+    device: int,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -64,7 +77,7 @@ def evaluate(
 
     Prints accuracy, confusion matrix, events and synaptic operations a sample. Without DATA, the data set
     that the model's run folder names, else the MNIST subset of the package. With --over-time, also the
-    accuracy as a function of time and of the number of input events since the start.
+    accuracy as a function of time and of the number of input events since the start, computed on the CPU.
     """
     from evsnn import checkpoint
     from evsnn.errors import DataError
@@ -81,11 +94,14 @@ def evaluate(
     beside = path.parent / CONFIG
     config = RunConfig.from_toml(beside) if data is None and beside.is_file() else RunConfig()
     where = str(data) if data is not None else config.data.path
-    samples = load_split(where, split, config.encoder, config.seed, threads)
-    if not len(samples):
-        raise DataError(f"{where}: split {split!r} has no samples to classify")
-    with progress(len(samples), "evaluating", "samples") as bar:
-        result = classify(network, samples, threads=threads, report=bar.update)
+    opened, place = chosen_backend(backend, threads, device)
+    with opened:
+        samples = load_split(where, split, config.encoder, config.seed, opened.host)
+        if not len(samples):
+            raise DataError(f"{where}: split {split!r} has no samples to classify")
+        click.echo(place, err=True)
+        with progress(len(samples), "evaluating", "samples") as bar:
+            result = classify(network, samples, backend=opened, report=bar.update)
     means = result.totals.means()
     summary: dict[str, Any] = {
         "accuracy": result.accuracy,

@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from evsnn_cli.console import counted, force_option, json_option, print_json, progress, threads_option
+from evsnn_cli.console import (
+    backend_option,
+    chosen_backend,
+    counted,
+    device_option,
+    force_option,
+    json_option,
+    print_json,
+    progress,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from evsnn.backends import Backend
     from evsnn.network import Network
     from evsnn.training.config import RunConfig
     from evsnn.training.data import RunData
@@ -76,13 +87,8 @@ if TYPE_CHECKING:
     show_default="none",
     help="Any other setting of config.toml, such as learning.weight_decay=0.1.",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@backend_option
+@device_option
 @threads_option
 @click.option("--seed", type=int, show_default="0", help="Seed of weights, order and spikes.")
 @click.option(
@@ -142,22 +148,22 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
     With --folds K, each K-th of the training samples is classified by a network that learned the others; a
     validation or test split of DATA is not touched.
     """
-    from evsnn.errors import SettingsError
     from evsnn.training.folds import CrossValidation, is_cross_validation
     from evsnn.training.run import Run
 
-    if options["backend"] == "cuda":
-        raise SettingsError("this version of evsnn has no CUDA backend: use --backend cpu")
     if options["resume"] is not None:
         _refuse_with_resume(context)
-        run = _resumed(options["resume"], options["threads"])
-    else:
-        config = _configuration(options)
-        folder = options["out"] or _new_folder(config.arch.strip() or "train")
-        kind = CrossValidation if is_cross_validation(config) else Run
-        run = kind.create(folder, config, threads=options["threads"], force=options["force"])
-    with _Stopper() as stopper, _Printer(run.config.epochs) as printer:
-        result = run.train(printer, stopper.requested)
+    backend, where = chosen_backend(options["backend"], options["threads"], options["device"])
+    with backend:
+        if options["resume"] is not None:
+            run = _resumed(options["resume"], backend)
+        else:
+            config = _configuration(options)
+            folder = options["out"] or _new_folder(config.arch.strip() or "train")
+            kind = CrossValidation if is_cross_validation(config) else Run
+            run = kind.create(folder, config, backend=backend, force=options["force"])
+        with _Stopper() as stopper, _Printer(run.config.epochs, where) as printer:
+            result = run.train(printer, stopper.requested)
     result["run_folder"] = str(run.folder)
     if options["as_json"]:
         print_json(result)
@@ -170,7 +176,7 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
         context.exit(130)
 
 
-def _resumed(folder: Path, threads: int | None) -> Run | CrossValidation:
+def _resumed(folder: Path, backend: Backend) -> Run | CrossValidation:
     from evsnn.training.config import RunConfig
     from evsnn.training.folds import CrossValidation, is_cross_validation
     from evsnn.training.run import CHECKPOINT, CONFIG, Run
@@ -178,14 +184,14 @@ def _resumed(folder: Path, threads: int | None) -> Run | CrossValidation:
     # The folder of a cross-validation has no checkpoint of its own; those of its folds do.
     is_run = (folder / CHECKPOINT).is_file() or not (folder / CONFIG).is_file()
     if not is_run and is_cross_validation(RunConfig.from_toml(folder / CONFIG)):
-        return CrossValidation.resume(folder, threads=threads)
-    return Run.resume(folder, threads=threads)
+        return CrossValidation.resume(folder, backend=backend)
+    return Run.resume(folder, backend=backend)
 
 
 def _refuse_with_resume(context: click.Context) -> None:
     from click.core import ParameterSource
 
-    allowed = {"resume", "threads", "backend", "as_json"}
+    allowed = {"resume", "threads", "backend", "device", "as_json"}
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
@@ -303,8 +309,9 @@ class _Stopper:
 class _Printer:
     """Shows a run on stderr: one bar for all epochs, a line an epoch."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, where: str) -> None:
         self._epochs = epochs
+        self._where = where
         self._stack = ExitStack()
         self._fold = ""
         self._bar: tqdm[Any] | None = None
@@ -339,6 +346,9 @@ class _Printer:
             ),
             err=True,
         )
+        if self._where:
+            click.echo(self._where, err=True)
+            self._where = ""  # once, not for every fold
         total = self._epochs * len(data.train)
         self._bar = self._stack.enter_context(progress(total, self._fold or "training", "samples"))
         self._bar.update(epoch * len(data.train))

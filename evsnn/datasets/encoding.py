@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.images import ImageSet
 from evsnn.encoders.encode import Encoder
 from evsnn.encoders.settings import EncoderSettings, SaccadeSettings
 from evsnn.errors import SettingsError
 from evsnn.events.core import EventSet
-from evsnn.events.queue import Queue
+from evsnn.events.queue import HostQueue
 from evsnn.events.writer import EventWriter
-from evsnn.parallel import Workers
 
 #: Images encoded at a time: what bounds the memory of a conversion. Saccades make ten times the events.
 BLOCK = 2000
@@ -24,7 +24,7 @@ SACCADE_BLOCK = 200
 UInt32 = npt.NDArray[np.uint32]
 
 
-def pack(queue: Queue) -> tuple[UInt32, UInt32]:
+def pack(queue: HostQueue) -> tuple[UInt32, UInt32]:
     """Times and units of a queue without the gaps between its slots."""
     offsets = np.zeros(len(queue) + 1, np.int64)
     np.cumsum(queue.count, out=offsets[1:])
@@ -37,7 +37,7 @@ def _block(encoder: EncoderSettings | SaccadeSettings) -> int:
 
 
 def encode_images(
-    data: ImageSet, encoder: EncoderSettings | SaccadeSettings, seed: int, workers: Workers
+    data: ImageSet, encoder: EncoderSettings | SaccadeSettings, seed: int, backend: CpuBackend
 ) -> EventSet:
     """Draw the events of a set of images, kept in memory together with the images.
 
@@ -46,13 +46,14 @@ def encode_images(
     data : ImageSet
     encoder : EncoderSettings or SaccadeSettings
     seed : int
-    workers : Workers
+    backend : CpuBackend
     """
-    draw = Encoder(encoder, seed, workers)
+    draw = Encoder(encoder, seed, backend)
     times, units, counts = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
     block = _block(encoder)
     for start in range(0, len(data), block):
-        queue = draw.draw(data.images, np.arange(start, min(start + block, len(data))))
+        samples = np.arange(start, min(start + block, len(data)))
+        queue = draw.draw(data.images, samples).fetch(backend)
         packed = pack(queue)
         times.append(packed[0])
         units.append(packed[1])
@@ -125,7 +126,7 @@ def convert_images(
     events = dict.fromkeys(parts, 0)
     source = {name: digest for part in splits.values() for name, digest in part.source.items()}
     with (
-        Workers(threads) as workers,
+        CpuBackend(threads) as backend,
         EventWriter(
             path,
             shape=encoder.event_shape(*train.shape[1:]),
@@ -137,13 +138,13 @@ def convert_images(
             force=force,
         ) as writer,
     ):
-        draw = Encoder(encoder, seed, workers)
+        draw = Encoder(encoder, seed, backend)
         block = _block(encoder)
         for name, part in parts.items():
             writer.begin_split(name, with_images=True, image_shape=part.shape[1:])
             for start in range(0, len(part), block):
                 stop = min(start + block, len(part))
-                queue = draw.draw(part.images, np.arange(start, stop))
+                queue = draw.draw(part.images, np.arange(start, stop)).fetch(backend)
                 writer.append(
                     *pack(queue), queue.count, part.labels[start:stop], images=part.images[start:stop]
                 )

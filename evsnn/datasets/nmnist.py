@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.division import divide
 from evsnn.datasets.encoding import pack
 from evsnn.datasets.nmnist_reader import CLASSES, RecordingReader, RecordingSettings
@@ -19,7 +20,6 @@ from evsnn.datasets.recordings import LAYOUT, Recording, RecordingSource, read_f
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import Events
 from evsnn.events.writer import EventWriter
-from evsnn.parallel import Workers
 
 __all__ = ["Conversion", "RecordingSettings", "convert_nmnist", "parse_recording", "read_recording"]
 
@@ -78,7 +78,7 @@ def parse_recording(
     DataError
         If the bytes are no recording; the message names the event.
     """
-    reader = RecordingReader(settings or RecordingSettings(), seed, Workers(1))
+    reader = RecordingReader(settings or RecordingSettings(), seed, CpuBackend(1))
     checked = reader.check([data], [name])
     for problem in checked.problems:
         raise problem
@@ -173,20 +173,20 @@ def convert_nmnist(
         if complain is not None:
             complain(str(problem))
 
-    with RecordingSource(source) as found, Workers(threads) as workers:
+    with RecordingSource(source) as found, CpuBackend(threads) as backend:
         for problem in found.problems:
             bad(problem)
         splits = divide({name: part[:limit] for name, part in found.splits.items()}, test, validation)
         chosen = [one for part in splits.values() for one in part]
         if not chosen:
             raise DataError(f"{found.path}: holds no recordings ({LAYOUT})")
-        reader = RecordingReader(settings, seed, workers)
+        reader = RecordingReader(settings, seed, backend)
         with EventWriter(
             path,
             shape=settings.shape,
             duration_us=settings.duration_us,
             classes=CLASSES,
-            source=found.digests(chosen, workers),
+            source=found.digests(chosen, backend),
             encoder=settings.to_dict(),
             seed=seed if settings.noise_hz else None,
             force=force,

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from evsnn_kernels.cpu import recording as kernel
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.recordings import Recording
 from evsnn.encoders.poisson import poisson_table
 from evsnn.errors import DataError, SettingsError
-from evsnn.events.queue import Queue
-from evsnn.parallel import Workers
+from evsnn.events.queue import HostQueue
 from evsnn.seeds import seed_words
 
 Int64 = npt.NDArray[np.int64]
@@ -130,10 +130,10 @@ class Checked:
 class RecordingReader:
     """Bytes of recordings to events, in parallel; results do not depend on the number of threads."""
 
-    def __init__(self, settings: RecordingSettings, seed: int, workers: Workers) -> None:
+    def __init__(self, settings: RecordingSettings, seed: int, backend: CpuBackend) -> None:
         self._settings = settings
         self._key = seed_words(seed)
-        self._workers = workers
+        self._backend = backend
         # Mean of one pixel and polarity in one segment.
         self._noise_mean = settings.noise_hz / 2.0 * (1 << kernel.SEGMENT_BITS) / 1e6
         self._noise_table = (
@@ -144,11 +144,11 @@ class RecordingReader:
 
     def read(
         self, recordings: Sequence[Recording], bad: Callable[[DataError], None]
-    ) -> Iterator[tuple[npt.NDArray[np.uint16], Queue]]:
+    ) -> Iterator[tuple[npt.NDArray[np.uint16], HostQueue]]:
         """Read recordings; give labels and events of the sound ones, and the others to ``bad``, in order."""
         contents: list[bytes | DataError] = [b""] * len(recordings)
         size = sum(one.size for one in recordings)
-        self._workers.run(_read_range, len(recordings), recordings, contents, work=1000 * size)
+        self._backend.run(_read_range, len(recordings), recordings, contents, work=1000 * size)
         checked = self.check(contents, [one.name for one in recordings])
         for problem in checked.problems:
             bad(problem)
@@ -173,7 +173,7 @@ class RecordingReader:
         np.cumsum([len(content) for content in whole], out=edges[1:])
         fault = np.zeros((len(whole), 4), np.int64)
         events, last_us = np.zeros(len(whole), np.int64), np.zeros(len(whole), np.int64)
-        self._workers.run(
+        self._backend.run(
             kernel.check,
             len(whole),
             data,
@@ -199,7 +199,7 @@ class RecordingReader:
             [problem for problem in problems if problem is not None],
         )
 
-    def select(self, checked: Checked, numbers: Int64, streams: Int64) -> Iterator[tuple[slice, Queue]]:
+    def select(self, checked: Checked, numbers: Int64, streams: Int64) -> Iterator[tuple[slice, HostQueue]]:
         """Give the events of the sound recordings, a stretch of them at a time."""
         settings = self._settings
         stop_us = 1 << 62 if settings.stop_ms is None else _microseconds(settings.stop_ms)
@@ -213,7 +213,7 @@ class RecordingReader:
                 slot = np.zeros(len(size) + 1, np.int64)
                 np.cumsum(size, out=slot[1:])
                 times, units = np.empty(slot[-1], np.uint32), np.empty(slot[-1], np.uint32)
-                self._workers.run(
+                self._backend.run(
                     kernel.select,
                     len(size),
                     checked.data,
@@ -238,7 +238,7 @@ class RecordingReader:
                 if (count <= size).all():
                     break
                 size = np.maximum(size, count)
-            yield part, Queue(times, units, slot[:-1], count)
+            yield part, HostQueue(times, units, slot[:-1], count)
 
     @staticmethod
     def _pieces(expected: npt.NDArray[np.float64]) -> Iterator[tuple[int, int]]:

@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from evsnn.backends import CpuBackend
 from evsnn.errors import DataError, EvsnnError
 from evsnn.hdf5 import readable_size, reason
-from evsnn.parallel import Workers
 
 LAYOUT = "looked for Train/<digit>/<number>.bin and Test/<digit>/<number>.bin"
 
@@ -110,7 +110,7 @@ class RecordingSource:
             # All is well: what was opened stays open until somebody closes it.
             self._files = opened.pop_all()
 
-    def digests(self, recordings: Sequence[Recording], workers: Workers) -> dict[str, str]:
+    def digests(self, recordings: Sequence[Recording], backend: CpuBackend) -> dict[str, str]:
         """SHA-256 of what the recordings come from.
 
         Returns
@@ -128,7 +128,7 @@ class RecordingSource:
                 (one for one in recordings if one.path.startswith(f"{folder}/")), key=lambda one: one.path
             )
             lines = [""] * len(chosen)
-            workers.run(partial(_hash_range, chosen, lines), len(chosen))
+            backend.run(partial(_hash_range, chosen, lines), len(chosen))
             text = "".join(lines).encode("utf-8", "surrogateescape")
             sums[f"{folder}/*/*.bin"] = hashlib.sha256(text).hexdigest()
         return sums

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends.base import Backend, Part
+from evsnn.backends.stage import Stage
 from evsnn.encoders.encode import Encoder
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings, SaccadeSettings
 from evsnn.errors import SettingsError
 from evsnn.events.augment import EventAugmenter, EventAugmentSettings
 from evsnn.events.core import EventSet
 from evsnn.events.queue import Queue
-from evsnn.parallel import Workers
+from evsnn.events.stage import event_stage
+
+Int64 = npt.NDArray[np.int64]
 
 
 class Source(Protocol):
@@ -25,32 +29,58 @@ class Source(Protocol):
     labels: npt.NDArray[np.uint16]
     duration_us: int
 
-    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+    def plan(self, batches: Sequence[Int64]) -> None:
+        """Say which batches will be asked for; others may be, but may have to be waited for."""
+        ...
+
+    def close(self) -> None:
+        """Bring no more samples."""
+        ...
+
+    def batch(self, samples: Int64, epoch: int) -> Queue:
         """Events of some samples in one epoch; valid until the call after the next."""
         ...
 
 
-class StoredEvents:
+class _Staged:
+    """A source that keeps its samples on a stage."""
+
+    def __init__(self, stage: Stage[Any]) -> None:
+        self._stage = stage
+
+    def plan(self, batches: Sequence[Int64]) -> None:
+        """Say which batches will be asked for."""
+        self._stage.plan(batches)
+
+    def close(self) -> None:
+        """Bring no more samples."""
+        self._stage.close()
+
+
+class StoredEvents(_Staged):
     """Batches of the events of a set, the same in every epoch; nothing is copied.
 
     Parameters
     ----------
     data : EventSet
+    backend : Backend
     """
 
-    def __init__(self, data: EventSet) -> None:
+    def __init__(self, data: EventSet, backend: Backend) -> None:
         self.labels = data.labels
         self.duration_us = data.duration_us
-        self._data = data
+        self._backend = backend
+        super().__init__(event_stage(data, backend))
         self._counts = np.diff(data.offsets)
 
-    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+    def batch(self, samples: Int64, epoch: int) -> Queue:
         """Events of some samples."""
-        data = self._data
-        return Queue(data.times, data.units, data.offsets[samples], self._counts[samples])
+        offsets, (times, units), rows = self._stage.locate(samples)
+        put = self._backend.put
+        return Queue(times, units, put(offsets[rows]), put(self._counts[samples]))
 
 
-class AugmentedEvents:
+class AugmentedEvents(_Staged):
     """Batches of the events of a set, distorted anew in every epoch.
 
     Parameters
@@ -58,7 +88,7 @@ class AugmentedEvents:
     data : EventSet
     augmentation : EventAugmentSettings
     seed : int
-    workers : Workers
+    backend : Backend
 
     Raises
     ------
@@ -67,19 +97,22 @@ class AugmentedEvents:
     """
 
     def __init__(
-        self, data: EventSet, augmentation: EventAugmentSettings, seed: int, workers: Workers
+        self, data: EventSet, augmentation: EventAugmentSettings, seed: int, backend: Backend
     ) -> None:
         self.labels = data.labels
         self.duration_us = data.duration_us
         # Each augmenter has one queue: two of them let the next batch be drawn while one is learned.
-        self._augmenters = cycle([EventAugmenter(data, augmentation, seed, workers) for _ in range(2)])
+        super().__init__(event_stage(data, backend))
+        self._augmenters = cycle(
+            [EventAugmenter(data, augmentation, seed, backend, self._stage) for _ in range(2)]
+        )
 
-    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+    def batch(self, samples: Int64, epoch: int) -> Queue:
         """Distort some samples for one epoch."""
         return next(self._augmenters).draw(samples, epoch)
 
 
-class FreshEvents:
+class FreshEvents(_Staged):
     """Batches of events drawn from the images of a set, anew in every epoch.
 
     Parameters
@@ -90,7 +123,7 @@ class FreshEvents:
     augmentation : AugmentSettings or None
         Distortion of each image before its events are drawn.
     seed : int
-    workers : Workers
+    backend : Backend
 
     Raises
     ------
@@ -104,7 +137,7 @@ class FreshEvents:
         encoder: EncoderSettings | SaccadeSettings,
         augmentation: AugmentSettings | None,
         seed: int,
-        workers: Workers,
+        backend: Backend,
     ) -> None:
         if data.images is None:
             raise SettingsError("fresh spikes need images, and this data set has none; train with fresh off")
@@ -116,13 +149,20 @@ class FreshEvents:
             )
         self.labels = data.labels
         self.duration_us = encoder.duration_us
-        self._images = data.images
-        # Each encoder has one queue: two of them let the next batch be drawn while one is learned.
-        self._encoders = cycle([Encoder(encoder, seed, workers, augmentation) for _ in range(2)])
+        images = data.images
 
-    def batch(self, samples: npt.NDArray[np.int64], epoch: int) -> Queue:
+        def gather(samples: Int64 | None) -> Part[None]:
+            return None, (images if samples is None else images[samples],)
+
+        sizes = np.full(len(images), height * width, np.int64)
+        super().__init__(Stage(backend, sizes, gather))
+        # Each encoder has one queue: two of them let the next batch be drawn while one is learned.
+        self._encoders = cycle([Encoder(encoder, seed, backend, augmentation) for _ in range(2)])
+
+    def batch(self, samples: Int64, epoch: int) -> Queue:
         """Draw the events of some samples for one epoch."""
-        return next(self._encoders).draw(self._images, samples, epoch)
+        _, (images,), rows = self._stage.locate(samples)
+        return next(self._encoders).draw(images, samples, epoch, rows)
 
 
 class Lookahead:
@@ -138,10 +178,9 @@ class Lookahead:
         Whether to draw ahead; otherwise each batch is drawn when it is taken.
     """
 
-    def __init__(
-        self, source: Source, batches: Sequence[npt.NDArray[np.int64]], epoch: int, threaded: bool
-    ) -> None:
+    def __init__(self, source: Source, batches: Sequence[Int64], epoch: int, threaded: bool) -> None:
         self._source = source
+        source.plan(batches)
         self._batches = iter(batches)
         self._epoch = epoch
         self._executor = ThreadPoolExecutor(1) if threaded else None
@@ -166,3 +205,4 @@ class Lookahead:
     def __exit__(self, *exception: object) -> None:
         if self._executor is not None:
             self._executor.shutdown()
+        self._source.close()

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends.base import Array, Backend
+from evsnn.backends.stage import Stage
 from evsnn.errors import SettingsError
 from evsnn.events.core import EventSet
 from evsnn.events.queue import Queue
-from evsnn.parallel import Workers
+from evsnn.events.stage import event_stage
 from evsnn.seeds import seed_words
+
+Int64 = npt.NDArray[np.int64]
 
 #: Largest value of each strength.
 _HIGHEST = {
@@ -119,7 +123,9 @@ class EventAugmenter:
     settings : EventAugmentSettings
     seed : int
         0 to 2^64 - 1.
-    workers : Workers
+    backend : Backend
+    stage : Stage, optional
+        Of the same set; default: one of its own.
 
     Raises
     ------
@@ -127,16 +133,25 @@ class EventAugmenter:
         If polarities are to be exchanged and the set does not have two channels.
     """
 
-    def __init__(self, data: EventSet, settings: EventAugmentSettings, seed: int, workers: Workers) -> None:
+    def __init__(
+        self,
+        data: EventSet,
+        settings: EventAugmentSettings,
+        seed: int,
+        backend: Backend,
+        stage: Stage[Int64] | None = None,
+    ) -> None:
         channels, height, width = data.shape
         if settings.flip and channels != 2:
             raise SettingsError(
                 f"flip exchanges two polarities, but these events have {channels} channel(s); set it to 0"
             )
-        self._data = data
+        self._shape = data.shape
+        self._duration_us = data.duration_us
+        self._stage = stage or event_stage(data, backend)
         self._counts = np.diff(data.offsets)
         self._key = seed_words(seed)
-        self._workers = workers
+        self._backend = backend
         # An axis of one pixel is no axis: nothing moves along it, and nothing turns into it.
         tall, wide = float(height > 1), float(width > 1)
         plane = tall * wide
@@ -155,8 +170,8 @@ class EventAugmenter:
             np.float32(settings.drop),
             np.int64(window if window < data.duration_us else 0),
         )
-        self._times = np.empty(0, np.uint32)
-        self._units = np.empty(0, np.uint32)
+        self._times: Array = backend.empty((0,), np.uint32)
+        self._units: Array = backend.empty((0,), np.uint32)
 
     def draw(self, samples: npt.NDArray[np.int64], epoch: int = 0) -> Queue:
         """Distort some recordings.
@@ -175,30 +190,31 @@ class EventAugmenter:
         """
         from evsnn_kernels.cpu import augment_events  # noqa: PLC0415 - numba, when something is computed
 
-        data = self._data
+        backend = self._backend
+        offsets, (times, units), rows = self._stage.locate(samples)
         counts = self._counts[samples]
         slot = np.zeros(len(samples) + 1, np.int64)
         np.cumsum(counts, out=slot[1:])
         if len(self._times) < slot[-1]:
-            self._times = np.empty(int(slot[-1]), np.uint32)
-            self._units = np.empty(int(slot[-1]), np.uint32)
-        kept = np.zeros(len(samples), np.int64)
-        self._workers.run(
+            self._times = backend.empty((int(slot[-1]),), np.uint32)
+            self._units = backend.empty((int(slot[-1]),), np.uint32)
+        kept = backend.empty((len(samples),), np.int64)
+        backend.run(
             augment_events.augment_events,
             len(samples),
-            data.times,
-            data.units,
-            data.offsets[samples],
-            counts,
-            samples,
-            *data.shape,
-            data.duration_us,
+            times,
+            units,
+            backend.put(offsets[rows]),
+            backend.put(counts),
+            backend.put(samples),
+            *self._shape,
+            self._duration_us,
             *self._strengths,
             *self._key,
             epoch,
             self._times,
             self._units,
-            slot,
+            backend.put(slot),
             kept,
         )
-        return Queue(self._times, self._units, slot[:-1], kept)
+        return Queue(self._times, self._units, backend.put(slot[:-1]), kept)

@@ -8,29 +8,45 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends.base import Array, Backend
+
 UInt32 = npt.NDArray[np.uint32]
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Queue:
-    """Time-sorted events of a batch of samples.
+    """Time-sorted events of a batch of samples, in the memory of a backend.
 
     Parameters
     ----------
-    times, units : ndarray of uint32, shape (capacity,)
+    times, units : Array of uint32, shape (capacity,)
         Microseconds and unit index.
-    start, count : ndarray of int64, shape (n_samples,)
+    start, count : Array of int64, shape (n_samples,)
         Sample s owns the events ``start[s] : start[s] + count[s]``.
     """
+
+    times: Array
+    units: Array
+    start: Array
+    count: Array
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def fetch(self, backend: Backend) -> HostQueue:
+        """Return the queue with its arrays on the host."""
+        return HostQueue(*backend.fetch(self.times, self.units, self.start, self.count))
+
+
+@dataclass(frozen=True, eq=False)
+class HostQueue(Queue):
+    """A queue whose arrays are NumPy's."""
 
     times: UInt32
     units: UInt32
     start: Int64
     count: Int64
-
-    def __len__(self) -> int:
-        return len(self.start)
 
     def sample(self, index: int) -> tuple[UInt32, UInt32]:
         """Times and units of one sample, copied."""
@@ -43,14 +59,28 @@ class QueueBuffer:
     """Memory for an output queue that is reused from batch to batch and grows when it is too small.
 
     A kernel that finds its slot full goes on counting, so one repetition always suffices.
+
+    Parameters
+    ----------
+    backend : Backend
+        Whose kernels fill the queue.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._expected = 64
-        self._times: UInt32 = np.empty(0, np.uint32)
-        self._units: UInt32 = np.empty(0, np.uint32)
+        self._size = np.empty(0, np.int64)
+        self._too_small = False
+        self._slots: tuple[Array, Array] | None = None
+        self._times: Array = backend.empty((0,), np.uint32)
+        self._units: Array = backend.empty((0,), np.uint32)
 
-    def fill(self, n_samples: int, produce: Callable[[UInt32, UInt32, Int64, Int64], None]) -> Queue:
+    def fill(
+        self,
+        n_samples: int,
+        produce: Callable[[Array, Array, Array, Array], None],
+        count: Array | None = None,
+    ) -> Queue:
         """Call ``produce(times, units, slot, count)`` until every event has found its place.
 
         Parameters
@@ -59,27 +89,59 @@ class QueueBuffer:
             Samples of the batch.
         produce : callable
             Fills the slots ``slot[s] : slot[s + 1]`` and reports in ``count`` how many events there were.
-            It is called again, from the start, when a slot was too small.
+            It is called again, from the start, when a slot was too small; where the backend does not see that
+            at once, the queue ends at its slots and the whole batch is repeated.
+        count : Array of int64, shape (n_samples,), optional
+            Where ``produce`` reports.
 
         Returns
         -------
         Queue
             Valid until the next call.
         """
-        size = np.full(n_samples, self._expected, np.int64)
-        count = np.zeros(n_samples, np.int64)
+        backend = self._backend
+        if count is None:
+            count = backend.empty((n_samples,), np.int64)
         while True:
-            slot = np.zeros(n_samples + 1, np.int64)
-            np.cumsum(size, out=slot[1:])
-            if len(self._times) < slot[-1]:
-                self._times = np.empty(int(slot[-1]), np.uint32)
-                self._units = np.empty(int(slot[-1]), np.uint32)
+            start, slot = self._room(n_samples)
             produce(self._times, self._units, slot, count)
-            if (count <= size).all():
-                break
-            size = np.maximum(size, count)
-        if n_samples:
+            admitted = backend.admit(self, slot, count)
+            if admitted is not None:
+                return Queue(self._times, self._units, start, admitted)
+
+    def settle(self, count: Int64) -> bool:
+        """Say whether all events found room; from that, expect those of the next batch.
+
+        Parameters
+        ----------
+        count : ndarray of int64, shape (n_samples,)
+            Events that occurred in each sample.
+        """
+        if len(count):
             # One sample with very many events must not make room for as many in all the others.
-            expected = min(1.25 * float(count.max()), 4.0 * float(count.mean())) + 64
-            self._expected = max(int(expected), min(self._expected, 4 * int(expected)))
-        return Queue(self._times, self._units, slot[:-1], count)
+            expected = int(min(1.25 * float(count.max()), 4.0 * float(count.mean()))) + 64
+            expected = max(expected, min(self._expected, 4 * expected))
+            if expected != self._expected:
+                self._expected = expected
+                self._slots = None
+        self._too_small = bool((count > self._size).any())
+        if self._too_small:
+            self._size = np.maximum(self._size, count)
+        return not self._too_small
+
+    def _room(self, n_samples: int) -> tuple[Array, Array]:
+        """Start of every sample's slot, and the slots."""
+        grown = self._too_small and len(self._size) == n_samples
+        self._too_small = False
+        if not grown:
+            if self._slots is not None and len(self._size) == n_samples:
+                return self._slots
+            self._size = np.full(n_samples, self._expected, np.int64)
+        slot = np.zeros(n_samples + 1, np.int64)
+        np.cumsum(self._size, out=slot[1:])
+        if len(self._times) < slot[-1]:
+            self._times = self._backend.empty((int(slot[-1]),), np.uint32)
+            self._units = self._backend.empty((int(slot[-1]),), np.uint32)
+        slots = self._backend.put(slot[:-1]), self._backend.put(slot)
+        self._slots = None if grown else slots
+        return slots

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import backward, gradient, optimiser, random
+from evsnn_kernels.cpu import state as state_kernels
 
+from evsnn.backends.base import Array, Backend
 from evsnn.events.queue import Queue, QueueBuffer
 from evsnn.layers.settings import NeuronSettings
-from evsnn.parallel import Workers
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-UInt32 = npt.NDArray[np.uint32]
 Shape = tuple[int, int, int]
 
 
@@ -26,30 +26,71 @@ Shape = tuple[int, int, int]
 class LayerState:
     """What a layer remembers between events, for a batch of samples (see ``evsnn_kernels.layout``)."""
 
-    potential: Float32
-    last_update: Int64
-    last_spike: Int64
+    potential: Array
+    last_update: Array
+    last_spike: Array
     at_rest: bool = True
 
-    def rest(self) -> None:
+    @classmethod
+    def new(
+        cls, backend: Backend, potential: tuple[int, int], last_update: tuple[int, ...], last_spike: int
+    ) -> LayerState:
+        """Return a state at rest, of arrays of these shapes; ``last_spike`` are columns."""
+        made = cls(
+            backend.empty(potential, np.float32),
+            backend.empty(last_update, np.int64),
+            backend.empty((potential[0], last_spike), np.int64),
+        )
+        made.rest(backend)
+        return made
+
+    def rest(self, backend: Backend) -> None:
         """Return to rest: potential 0 at time 0, no spike yet."""
-        self.potential[:] = 0.0
-        self.last_update[:] = 0
-        self.last_spike[:] = layout.NEVER
+        n = len(self.potential)
+        columns = self.last_update.shape[1] if len(self.last_update.shape) > 1 else 1
+        backend.run(
+            state_kernels.rest,
+            n,
+            self.potential,
+            self.last_update.reshape((n, columns)),
+            self.last_spike,
+            work=n * self.potential.shape[1] // 4,
+        )
         self.at_rest = True
 
-    def copy(self) -> LayerState:
-        """Return an independent copy."""
-        return LayerState(
-            self.potential.copy(), self.last_update.copy(), self.last_spike.copy(), self.at_rest
-        )
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """Potential, last update and last spike."""
+        return self.potential, self.last_update, self.last_spike
 
-    def restore(self, other: LayerState) -> None:
-        """Take over another state of the same shape."""
-        self.potential[:] = other.potential
-        self.last_update[:] = other.last_update
-        self.last_spike[:] = other.last_spike
-        self.at_rest = other.at_rest
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A layer where the kernels of a backend reach it: its arrays, and the memory of its output queue.
+
+    Parameters
+    ----------
+    backend : Backend
+    buffer : QueueBuffer
+    weight : Array of float32, shape (fan_in, n)
+    threshold : Array of float32, shape (n,)
+        Trained in place; :meth:`SpikingLayer.store` brings them back.
+    scaled : Array of float32, shape (fan_in, padded(n))
+        Weights over thresholds, as the layer's kernel reads them; :meth:`SpikingLayer.refresh` recomputes
+        them.
+    decay : (Array, Array)
+        Tables of the membrane's decay.
+
+    Notes
+    -----
+    The arrays of a layer without neurons are empty.
+    """
+
+    backend: Backend
+    buffer: QueueBuffer
+    weight: Array
+    threshold: Array
+    scaled: Array
+    decay: tuple[Array, Array]
 
 
 class Layer(ABC):
@@ -91,32 +132,55 @@ class Layer(ABC):
         """Synaptic operations that one event of each input costs (S15), shape (n_in,)."""
 
     @abstractmethod
-    def new_state(self, n_samples: int) -> LayerState:
+    def place(self, backend: Backend) -> Placement:
+        """Put the layer where the kernels of a backend reach it."""
+
+    @abstractmethod
+    def new_state(self, n_samples: int, backend: Backend) -> LayerState:
         """State of ``n_samples`` samples at rest."""
 
     @abstractmethod
-    def membranes(self, state: LayerState) -> Float32:
+    def membranes(self, potential: Float32) -> Float32:
         """Membrane potentials over threshold, shape (n_samples, n_out), in the order of the units.
 
         A layer without neurons has none: shape (n_samples, 0).
+
+        Parameters
+        ----------
+        potential : ndarray of float32
+            Of the layer's state, on the host.
         """
 
     @abstractmethod
     def forward(
-        self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
-    ) -> tuple[Queue, Int64]:
+        self,
+        queue: Queue,
+        state: LayerState,
+        placed: Placement,
+        *,
+        events: Array | None = None,
+        operations: Array | None = None,
+    ) -> Queue:
         """Simulate a batch from its present state.
+
+        Parameters
+        ----------
+        queue : Queue
+            Input events.
+        state : LayerState
+        placed : Placement
+            Of this layer.
+        events, operations : Array of int64, shape (n_samples,), optional
+            Overwritten with the output events and synaptic operations of each sample (S15).
 
         Returns
         -------
-        queue : Queue
-            Output events, valid until the next call with this buffer.
-        operations : ndarray of int64, shape (n_samples,)
-            Synaptic operations of each sample (S15).
+        Queue
+            Output events, valid until the next call with this placement.
         """
 
     @abstractmethod
-    def propagate(self, activity: Float32, delta: Float32, *, normalise: bool, workers: Workers) -> Float32:
+    def propagate(self, activity: Array, delta: Array, *, normalise: bool, placed: Placement) -> Array:
         """Error of the layer's inputs, shape (n_samples, n_in), from ``delta`` (S8)."""
 
 
@@ -128,7 +192,7 @@ class SpikingLayer(Layer):
     weight : ndarray of float32, shape (fan_in, n)
         One column for each neuron of a dense layer, for each map of a convolution.
     threshold : ndarray of float32, shape (n,)
-        Positive. Call :meth:`refresh` after changing either array.
+        Positive.
     neuron : NeuronSettings
     in_shape, out_shape : (C, H, W)
     gain : float
@@ -149,9 +213,6 @@ class SpikingLayer(Layer):
         self.threshold = np.ascontiguousarray(threshold, np.float32)
         self.neuron = neuron
         self.gain = gain
-        self._scaled = self._scaled_weight()
-        self._decay = layout.decay_tables(neuron.tau_us)
-        self.refresh()
 
     @staticmethod
     def draw(
@@ -196,52 +257,78 @@ class SpikingLayer(Layer):
         """Number of trainable values."""
         return self.weight.size + self.threshold.size
 
-    def _scaled_weight(self) -> Float32:
-        """Room for the weights over the thresholds, as the layer's kernel reads them."""
-        return np.zeros((self.fan_in, layout.padded(self.weight.shape[1])), np.float32)
-
     @abstractmethod
     def state_columns(self, neuron: int) -> tuple[int, int]:
         """Columns of ``potential`` and of ``last_update`` in the layer's state that belong to a neuron."""
 
-    def refresh(self, workers: Workers | None = None) -> None:
-        """Recompute what is derived from weights and thresholds."""
-        arguments = (self.weight, self.threshold, np.float32(self.gain), self._scaled)
-        if workers is None:
-            optimiser.divide_by_threshold(*arguments, 0, self.fan_in)
-        else:
-            workers.run(optimiser.divide_by_threshold, self.fan_in, *arguments, work=self.weight.size)
+    def place(self, backend: Backend) -> Placement:
+        """Put the layer where the kernels of a backend reach it; on the CPU, its own arrays are trained."""
+        width = layout.padded(self.weight.shape[1])
+        decay_high, decay_low = layout.decay_tables(self.neuron.tau_us)
+        placed = Placement(
+            backend,
+            QueueBuffer(backend),
+            backend.put(self.weight),
+            backend.put(self.threshold),
+            backend.put(np.zeros((self.fan_in, width), np.float32)),
+            (backend.put(decay_high), backend.put(decay_low)),
+        )
+        self.refresh(placed)
+        return placed
+
+    def refresh(self, placed: Placement) -> None:
+        """Recompute what is derived from weights and thresholds, which have changed."""
+        placed.backend.run(
+            optimiser.divide_by_threshold,
+            self.fan_in,
+            placed.weight,
+            placed.threshold,
+            np.float32(self.gain),
+            placed.scaled,
+            work=self.weight.size,
+        )
+
+    def store(self, placed: Placement) -> None:
+        """Bring weights and thresholds back from where they were trained."""
+        for own, array in zip(
+            (self.weight, self.threshold),
+            placed.backend.fetch(placed.weight, placed.threshold),
+            strict=True,
+        ):
+            if array is not own:
+                own[:] = array
 
     def deltas(
         self,
-        activity: Float32,
-        error: Float32,
+        activity: Array,
+        error: Array,
         *,
         normalise: bool,
         is_output: bool,
         spike_cost: float,
-        workers: Workers,
-    ) -> tuple[Float32, Float32]:
+        placed: Placement,
+    ) -> tuple[Array, Array]:
         """Errors of the input sums and thresholds from the error of the activities (S7, S8).
 
         Parameters
         ----------
-        activity, error : ndarray of float32, shape (n_samples, n_out)
+        activity, error : Array of float32, shape (n_samples, n_out)
         spike_cost : float
             Derivative of the penalty of synaptic operations by an activity of this layer (S10).
 
         Returns
         -------
-        delta, threshold_delta : ndarray of float32, shape (n_samples, n_out)
+        delta, threshold_delta : Array of float32, shape (n_samples, n_out)
         """
-        delta = np.empty_like(error)
-        threshold_delta = np.empty_like(error)
+        backend = placed.backend
+        delta = backend.empty(error.shape, np.float32)
+        threshold_delta = backend.empty(error.shape, np.float32)
         coupling = np.float32(self.neuron.sigma * self.neuron.kappa)
-        workers.run(
+        backend.run(
             backward.layer_delta,
             len(error),
             activity,
-            self.threshold,
+            placed.threshold,
             coupling,
             int(normalise),
             int(is_output),
@@ -249,35 +336,29 @@ class SpikingLayer(Layer):
             error,
             delta,
             threshold_delta,
-            work=4 * error.size,  # two divisions an element
+            work=4 * math.prod(error.shape),  # two divisions an element
         )
         return delta, threshold_delta
 
     @abstractmethod
     def gradients(
-        self,
-        activity: Float32,
-        delta: Float32,
-        threshold_delta: Float32,
-        *,
-        normalise: bool,
-        workers: Workers,
-    ) -> tuple[Float32, Float32]:
+        self, activity: Array, delta: Array, threshold_delta: Array, *, normalise: bool, placed: Placement
+    ) -> tuple[Array, Array]:
         """Mean gradients over the batch: weights (fan_in, n) and thresholds (n,) (S8).
 
         Parameters
         ----------
-        activity : ndarray of float32, shape (n_samples, n_in)
+        activity : Array of float32, shape (n_samples, n_in)
             Activity of the layer's inputs.
-        delta, threshold_delta : ndarray of float32, shape (n_samples, n_out)
+        delta, threshold_delta : Array of float32, shape (n_samples, n_out)
         """
 
-    def _scales(self, activity: Float32, *, normalise: bool, workers: Workers) -> tuple[Float32, Float32]:
+    def _scales(self, activity: Array, *, normalise: bool, backend: Backend) -> tuple[Array, Array]:
         """Factors of each sample's weight and threshold gradients, shape (n_samples,) (S8)."""
         n = len(activity)
-        weight_scale = np.empty(n, np.float32)
-        threshold_scale = np.empty(n, np.float32)
-        workers.run(
+        weight_scale = backend.empty((n,), np.float32)
+        threshold_scale = backend.empty((n,), np.float32)
+        backend.run(
             gradient.gradient_scales,
             n,
             activity,
@@ -285,7 +366,7 @@ class SpikingLayer(Layer):
             int(normalise),
             weight_scale,
             threshold_scale,
-            work=activity.size,
+            work=math.prod(activity.shape),
         )
         return weight_scale, threshold_scale
 
@@ -295,39 +376,41 @@ class SpikingLayer(Layer):
         geometry: tuple[int, ...],
         queue: Queue,
         state: LayerState,
-        buffer: QueueBuffer,
-        workers: Workers,
-        counters: tuple[Int64, ...] = (),
+        placed: Placement,
+        events: Array | None,
+        operations: Array | None,
     ) -> Queue:
-        before = None if state.at_rest else state.copy()
+        backend = placed.backend
+        if operations is None:
+            operations = backend.empty((len(queue),), np.int64)
+        before = None if state.at_rest else [array.copy() for array in backend.fetch(*state.arrays())]
 
-        def produce(times: UInt32, units: UInt32, slot: Int64, count: Int64) -> None:
+        def produce(times: Array, units: Array, slot: Array, count: Array) -> None:
             if before is not None:
-                state.restore(before)
+                arrays = (backend.put(array.copy()) for array in before)
+                state.potential, state.last_update, state.last_spike = arrays
             elif not state.at_rest:
-                state.rest()
+                state.rest(backend)
             state.at_rest = False
-            workers.run(
+            backend.run(
                 kernel,
                 len(queue),
                 queue.times,
                 queue.units,
                 queue.start,
                 queue.count,
-                self._scaled,
-                *self._decay,
+                placed.scaled,
+                *placed.decay,
                 np.float32(-self.neuron.clamp),
                 np.float32(self.neuron.kappa),
                 self.neuron.refractory_us,
                 *geometry,
-                state.potential,
-                state.last_update,
-                state.last_spike,
+                *state.arrays(),
                 times,
                 units,
                 slot,
                 count,
-                *counters,
+                operations,
             )
 
-        return buffer.fill(len(queue), produce)
+        return placed.buffer.fill(len(queue), produce, events)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import conv
 
+from evsnn.backends.base import Array, Backend
 from evsnn.errors import SettingsError
-from evsnn.events.queue import Queue, QueueBuffer
-from evsnn.layers.base import Float32, Int64, LayerState, Shape, SpikingLayer
+from evsnn.events.queue import Queue
+from evsnn.layers.base import Float32, Int64, LayerState, Placement, Shape, SpikingLayer
 from evsnn.layers.settings import NeuronSettings
-from evsnn.parallel import Workers
 
 
 class Conv2d(SpikingLayer):
@@ -83,7 +82,8 @@ class Conv2d(SpikingLayer):
         return self.fan_in * self.n_out
 
     @property
-    def _geometry(self) -> tuple[int, ...]:
+    def geometry(self) -> tuple[int, ...]:
+        """Height and width of the input, kernel, stride and padding, as kernels take them."""
         _, height, width = self.in_shape
         return height, width, self.kernel, self.stride, self.padding
 
@@ -102,88 +102,87 @@ class Conv2d(SpikingLayer):
         place = neuron % self.places
         return place * layout.padded(self.maps) + neuron // self.places, place
 
-    def new_state(self, n_samples: int) -> LayerState:
+    def new_state(self, n_samples: int, backend: Backend) -> LayerState:
         """State of ``n_samples`` samples at rest, place by place."""
         size = self.places * layout.padded(self.maps)
         spikes = size if self.neuron.refractory_us > 0 else 0
-        return LayerState(
-            np.zeros((n_samples, size), np.float32),
-            np.zeros((n_samples, self.places), np.int64),
-            np.full((n_samples, spikes), layout.NEVER, np.int64),
-        )
+        return LayerState.new(backend, (n_samples, size), (n_samples, self.places), spikes)
 
-    def membranes(self, state: LayerState) -> Float32:
+    def membranes(self, potential: Float32) -> Float32:
         """Membrane potentials over threshold as of each place's last update; see :meth:`Layer.membranes`."""
-        by_place = state.potential.reshape(len(state.potential), self.places, -1)[:, :, : self.maps]
+        by_place = potential.reshape(len(potential), self.places, -1)[:, :, : self.maps]
         return by_place.transpose(0, 2, 1).reshape(-1, self.n_out)
 
     def forward(
-        self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
-    ) -> tuple[Queue, Int64]:
+        self,
+        queue: Queue,
+        state: LayerState,
+        placed: Placement,
+        *,
+        events: Array | None = None,
+        operations: Array | None = None,
+    ) -> Queue:
         """Simulate a batch; see :meth:`Layer.forward`."""
-        operations = np.zeros(len(queue), np.int64)
-        geometry = (*self._geometry, *self.out_shape[1:], self.maps)
-        out = self._simulate(conv.forward, geometry, queue, state, buffer, workers, (operations,))
-        return out, operations
+        geometry = (*self.geometry, *self.out_shape[1:], self.maps)
+        return self._simulate(conv.forward, geometry, queue, state, placed, events, operations)
 
-    def propagate(self, activity: Float32, delta: Float32, *, normalise: bool, workers: Workers) -> Float32:
+    def propagate(self, activity: Array, delta: Array, *, normalise: bool, placed: Placement) -> Array:
         """Error of the layer's inputs, shape (n_samples, n_in), from ``delta`` (S8, S18)."""
-        error = np.empty_like(activity)
-        workers.run(
+        backend = placed.backend
+        error = backend.empty(activity.shape, np.float32)
+        transposed = backend.empty((self.maps, self.fan_in), np.float32)
+        backend.run(conv.transpose, self.maps, placed.weight, transposed, work=self.weight.size)
+        backend.run(
             conv.propagate,
             len(error),
             activity,
-            np.ascontiguousarray(self.weight.T),
+            transposed,
             int(normalise),
-            *self._geometry,
+            *self.geometry,
             self.out_shape[2],
-            *self._by_place(delta, workers),
+            *self._by_place(delta, backend),
             error,
         )
         return error
 
     def gradients(
-        self,
-        activity: Float32,
-        delta: Float32,
-        threshold_delta: Float32,
-        *,
-        normalise: bool,
-        workers: Workers,
-    ) -> tuple[Float32, Float32]:
+        self, activity: Array, delta: Array, threshold_delta: Array, *, normalise: bool, placed: Placement
+    ) -> tuple[Array, Array]:
         """Mean gradients of weights and thresholds; see :meth:`SpikingLayer.gradients`."""
-        weight_scale, threshold_scale = self._scales(activity, normalise=normalise, workers=workers)
+        backend = placed.backend
         n = len(activity)
-        inputs = np.empty((n, self.n_in, 3), np.int32)
-        n_inputs = np.empty(n, np.int64)
-        workers.run(conv.active_inputs, n, activity, *self.in_shape[1:], inputs, n_inputs, work=activity.size)
-        weight_gradient = np.empty_like(self.weight)
-        threshold_gradient = np.empty_like(self.threshold)
-        workers.run(
+        weight_scale, threshold_scale = self._scales(activity, normalise=normalise, backend=backend)
+        inputs = backend.empty((n, self.n_in, 3), np.int32)
+        n_inputs = backend.empty((n,), np.int64)
+        backend.run(conv.active_inputs, n, activity, *self.in_shape[1:], inputs, n_inputs, work=n * self.n_in)
+        weight_gradient = backend.empty(self.weight.shape, np.float32)
+        threshold_gradient = backend.empty(self.threshold.shape, np.float32)
+        backend.run(
             conv.weight_gradient,
             self.kernel * self.kernel,
             activity,
             inputs,
             n_inputs,
-            *self._by_place(delta, workers),
+            *self._by_place(delta, backend),
             weight_scale,
-            *self._geometry,
+            *self.geometry,
             *self.out_shape[1:],
             weight_gradient,
         )
-        workers.run(
+        backend.run(
             conv.threshold_gradient,
             self.maps,
             threshold_delta,
             threshold_scale,
             self.places,
             threshold_gradient,
-            work=threshold_delta.size,
+            work=n * self.n_out,
         )
         return weight_gradient, threshold_gradient
 
-    def _by_place(self, delta: Float32, workers: Workers) -> tuple[Float32, npt.NDArray[np.uint8]]:
-        ordered = np.empty((len(delta), self.places * layout.padded(self.maps)), np.float32)
-        active = np.empty((len(delta), self.places), np.uint8)
-        workers.run(conv.by_place, len(delta), delta, self.maps, ordered, active, work=delta.size)
+    def _by_place(self, delta: Array, backend: Backend) -> tuple[Array, Array]:
+        n = len(delta)
+        ordered = backend.empty((n, self.places * layout.padded(self.maps)), np.float32)
+        active = backend.empty((n, self.places), np.uint8)
+        backend.run(conv.by_place, n, delta, self.maps, ordered, active, work=n * self.n_out)
         return ordered, active

@@ -6,10 +6,10 @@ import numpy as np
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import backward, dense, gradient
 
-from evsnn.events.queue import Queue, QueueBuffer
-from evsnn.layers.base import Float32, Int64, LayerState, Shape, SpikingLayer
+from evsnn.backends.base import Array, Backend
+from evsnn.events.queue import Queue
+from evsnn.layers.base import Float32, Int64, LayerState, Placement, Shape, SpikingLayer
 from evsnn.layers.settings import NeuronSettings
-from evsnn.parallel import Workers
 
 
 class Dense(SpikingLayer):
@@ -51,57 +51,53 @@ class Dense(SpikingLayer):
         """Columns of a neuron; all neurons share their time of last update."""
         return neuron, 0
 
-    def new_state(self, n_samples: int) -> LayerState:
+    def new_state(self, n_samples: int, backend: Backend) -> LayerState:
         """State of ``n_samples`` samples at rest."""
         width = layout.padded(self.n_out)
         spikes = width if self.neuron.refractory_us > 0 else 0
-        return LayerState(
-            np.zeros((n_samples, width), np.float32),
-            np.zeros(n_samples, np.int64),
-            np.full((n_samples, spikes), layout.NEVER, np.int64),
-        )
+        return LayerState.new(backend, (n_samples, width), (n_samples,), spikes)
 
-    def membranes(self, state: LayerState) -> Float32:
+    def membranes(self, potential: Float32) -> Float32:
         """Membrane potentials over threshold; see :meth:`Layer.membranes`."""
-        return np.ascontiguousarray(state.potential[:, : self.n_out])
+        return np.ascontiguousarray(potential[:, : self.n_out])
 
     def forward(
-        self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
-    ) -> tuple[Queue, Int64]:
+        self,
+        queue: Queue,
+        state: LayerState,
+        placed: Placement,
+        *,
+        events: Array | None = None,
+        operations: Array | None = None,
+    ) -> Queue:
         """Simulate a batch; see :meth:`Layer.forward`."""
-        operations = queue.count * self.n_out
-        return self._simulate(dense.forward, (), queue, state, buffer, workers), operations
+        return self._simulate(dense.forward, (self.n_out,), queue, state, placed, events, operations)
 
-    def propagate(self, activity: Float32, delta: Float32, *, normalise: bool, workers: Workers) -> Float32:
+    def propagate(self, activity: Array, delta: Array, *, normalise: bool, placed: Placement) -> Array:
         """Error of the layer's inputs, shape (n_samples, n_in), from ``delta`` (S8)."""
-        error = np.empty_like(activity)
-        workers.run(
+        error = placed.backend.empty(activity.shape, np.float32)
+        placed.backend.run(
             backward.propagate,
             len(error),
             activity,
-            self.weight,
+            placed.weight,
             int(normalise),
             delta,
             error,
-            work=error.size * self.n_out // 4,
+            work=len(error) * self.n_in * self.n_out // 4,
         )
         return error
 
     def gradients(
-        self,
-        activity: Float32,
-        delta: Float32,
-        threshold_delta: Float32,
-        *,
-        normalise: bool,
-        workers: Workers,
-    ) -> tuple[Float32, Float32]:
+        self, activity: Array, delta: Array, threshold_delta: Array, *, normalise: bool, placed: Placement
+    ) -> tuple[Array, Array]:
         """Mean gradients of weights and thresholds; see :meth:`SpikingLayer.gradients`."""
+        backend = placed.backend
         n = len(activity)
-        weight_scale, threshold_scale = self._scales(activity, normalise=normalise, workers=workers)
-        weight_gradient = np.empty_like(self.weight)
-        threshold_gradient = np.empty_like(self.threshold)
-        workers.run(
+        weight_scale, threshold_scale = self._scales(activity, normalise=normalise, backend=backend)
+        weight_gradient = backend.empty(self.weight.shape, np.float32)
+        threshold_gradient = backend.empty(self.threshold.shape, np.float32)
+        backend.run(
             gradient.weight_gradient,
             self.n_in,
             activity,
@@ -110,12 +106,12 @@ class Dense(SpikingLayer):
             weight_gradient,
             work=self.weight.size * n // 4,
         )
-        workers.run(
+        backend.run(
             gradient.threshold_gradient,
             self.n_out,
             threshold_delta,
             threshold_scale,
             threshold_gradient,
-            work=threshold_delta.size,
+            work=n * self.n_out,
         )
         return weight_gradient, threshold_gradient

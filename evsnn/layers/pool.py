@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from evsnn_kernels.cpu import pool
 
+from evsnn.backends.base import Array, Backend
 from evsnn.errors import SettingsError
 from evsnn.events.queue import Queue, QueueBuffer
-from evsnn.layers.base import Float32, Int64, Layer, LayerState, Shape, UInt32
-from evsnn.parallel import Workers
+from evsnn.layers.base import Float32, Int64, Layer, LayerState, Placement, Shape
 
 
 class AveragePool(Layer):
@@ -48,22 +48,39 @@ class AveragePool(Layer):
         """A relay costs no synaptic operation."""
         return np.zeros(self.n_in, np.int64)
 
-    def new_state(self, n_samples: int) -> LayerState:
-        """A relay remembers nothing."""
-        empty = np.empty((n_samples, 0), np.int64)
-        return LayerState(np.empty((n_samples, 0), np.float32), empty, empty)
+    def place(self, backend: Backend) -> Placement:
+        """Put the layer where the kernels of a backend reach it: it has no arrays."""
+        none = backend.empty((0,), np.float32)
+        return Placement(backend, QueueBuffer(backend), none, none, none, (none, none))
 
-    def membranes(self, state: LayerState) -> Float32:
+    def new_state(self, n_samples: int, backend: Backend) -> LayerState:
+        """A relay remembers nothing."""
+        return LayerState(
+            backend.empty((n_samples, 0), np.float32),
+            backend.empty((n_samples, 0), np.int64),
+            backend.empty((n_samples, 0), np.int64),
+        )
+
+    def membranes(self, potential: Float32) -> Float32:
         """A relay has no membranes: shape (n_samples, 0)."""
-        return state.potential
+        return potential
 
     def forward(
-        self, queue: Queue, state: LayerState, buffer: QueueBuffer, workers: Workers
-    ) -> tuple[Queue, Int64]:
+        self,
+        queue: Queue,
+        state: LayerState,
+        placed: Placement,
+        *,
+        events: Array | None = None,
+        operations: Array | None = None,
+    ) -> Queue:
         """Relay a batch; see :meth:`Layer.forward`. A relay costs no synaptic operation."""
+        backend = placed.backend
+        if operations is None:
+            operations = backend.empty((len(queue),), np.int64)
 
-        def produce(times: UInt32, units: UInt32, slot: Int64, count: Int64) -> None:
-            workers.run(
+        def produce(times: Array, units: Array, slot: Array, count: Array) -> None:
+            backend.run(
                 pool.forward,
                 len(queue),
                 queue.times,
@@ -76,14 +93,15 @@ class AveragePool(Layer):
                 units,
                 slot,
                 count,
+                operations,
             )
 
-        return buffer.fill(len(queue), produce), np.zeros(len(queue), np.int64)
+        return placed.buffer.fill(len(queue), produce, events)
 
-    def propagate(self, activity: Float32, delta: Float32, *, normalise: bool, workers: Workers) -> Float32:
+    def propagate(self, activity: Array, delta: Array, *, normalise: bool, placed: Placement) -> Array:
         """Error of the active inputs from the error ``delta`` of the relayed activities."""
-        error = np.empty_like(activity)
-        workers.run(
+        error = placed.backend.empty(activity.shape, np.float32)
+        placed.backend.run(
             pool.propagate,
             len(error),
             activity,
@@ -92,6 +110,6 @@ class AveragePool(Layer):
             np.float32(self.event_weight),
             delta,
             error,
-            work=error.size,
+            work=len(error) * self.n_in,
         )
         return error

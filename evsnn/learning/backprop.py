@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,65 +11,63 @@ import numpy.typing as npt
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import backward
 
-from evsnn.layers.base import SpikingLayer
+from evsnn.backends.base import Array
+from evsnn.layers.base import Placement, SpikingLayer
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
 from evsnn.network.simulation import Pass
-from evsnn.parallel import Workers
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
     """Mean gradient of one layer over a batch: ``weight`` (n_in, n_out) and ``threshold`` (n_out,)."""
 
-    weight: Float32
-    threshold: Float32
+    weight: Array
+    threshold: Array
 
 
 def backpropagate(
     network: Network,
+    placed: Sequence[Placement],
     forward: Pass,
     labels: npt.NDArray[np.uint16],
     settings: LearningSettings,
-    workers: Workers,
-) -> tuple[npt.NDArray[np.float64], list[Gradient]]:
+) -> tuple[Array, list[Gradient]]:
     """Loss of every sample and the mean gradient of every layer (docs/model.md, S7 to S9).
 
     Parameters
     ----------
     network : Network
+    placed : sequence of Placement
+        Where the layers are.
     forward : Pass
         Forward pass of the batch, with the activity measure of ``settings``.
     labels : ndarray of uint16, shape (n_samples,)
     settings : LearningSettings
-    workers : Workers
 
     Returns
     -------
-    loss : ndarray of float64, shape (n_samples,)
+    fit : Array of float64, shape (n_samples,)
+        What :func:`losses` makes the loss of.
     gradients : list of Gradient
         A layer with neurons each.
     """
+    backend = placed[-1].backend
     counts = forward.counts
-    error = np.empty_like(counts)
-    loss = np.empty(len(counts), np.float64)
-    is_mse = settings.loss == "mse"
-    workers.run(
+    error = backend.empty(counts.shape, np.float32)
+    fit = backend.empty((len(counts),), np.float64)
+    backend.run(
         backward.output_error,
         len(counts),
-        labels,
+        backend.put(labels),
         counts,
         forward.potential,
-        layout.LOSS_MSE if is_mse else layout.LOSS_CROSS_ENTROPY,
+        layout.LOSS_MSE if settings.loss == "mse" else layout.LOSS_CROSS_ENTROPY,
         int(settings.normalise),
         error,
-        loss,
-        work=10 * counts.size,
+        fit,
+        work=10 * math.prod(counts.shape),
     )
-    if not is_mse:
-        loss = -np.log(np.maximum(loss, 1e-30))
     gradients: list[Gradient] = []
     share = settings.sparsity / network.dense_macs
     operations_of_a_spike = 0.0  # in the next layer that has neurons
@@ -75,7 +75,7 @@ def backpropagate(
         layer = network.layers[index]
         inputs = forward.activities[index]
         if not isinstance(layer, SpikingLayer):
-            error = layer.propagate(inputs, error, normalise=settings.normalise, workers=workers)
+            error = layer.propagate(inputs, error, normalise=settings.normalise, placed=placed[index])
             continue
         delta, threshold_delta = layer.deltas(
             forward.activities[index + 1],
@@ -83,13 +83,28 @@ def backpropagate(
             normalise=settings.normalise,
             is_output=index == len(network.layers) - 1,
             spike_cost=share * operations_of_a_spike,
-            workers=workers,
+            placed=placed[index],
         )
         weight, threshold = layer.gradients(
-            inputs, delta, threshold_delta, normalise=settings.normalise, workers=workers
+            inputs, delta, threshold_delta, normalise=settings.normalise, placed=placed[index]
         )
         gradients.insert(0, Gradient(weight, threshold))
         operations_of_a_spike = layer.dense_macs / layer.n_in
         if index > 0:
-            error = layer.propagate(inputs, delta, normalise=settings.normalise, workers=workers)
-    return loss, gradients
+            error = layer.propagate(inputs, delta, normalise=settings.normalise, placed=placed[index])
+    return fit, gradients
+
+
+def losses(fit: npt.NDArray[np.float64], settings: LearningSettings) -> npt.NDArray[np.float64]:
+    """Loss of every sample: of the mean squared error itself, of the probability of the label its -log.
+
+    Parameters
+    ----------
+    fit : ndarray of float64, shape (n_samples,)
+        As :func:`backpropagate` returns it, on the host.
+    settings : LearningSettings
+    """
+    if settings.loss == "mse":
+        return fit
+    loss: npt.NDArray[np.float64] = -np.log(np.maximum(fit, 1e-30))
+    return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,13 +10,13 @@ import numpy.typing as npt
 from evsnn_kernels.cpu import optimiser as kernels
 from evsnn_kernels.cpu import regulariser
 
+from evsnn.backends.base import Array
 from evsnn.errors import DataError, SettingsError
-from evsnn.layers.base import SpikingLayer
+from evsnn.layers.base import Placement, SpikingLayer
 from evsnn.layers.dense import Dense
 from evsnn.learning.backprop import Gradient
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
-from evsnn.parallel import Workers
 
 Float32 = npt.NDArray[np.float32]
 
@@ -26,9 +27,9 @@ class Optimiser:
     Parameters
     ----------
     network : Network
-        Its parameters are updated in place.
+    placed : sequence of Placement
+        Where its layers are: the parameters there are updated in place.
     settings : LearningSettings
-    workers : Workers
 
     Raises
     ------
@@ -36,28 +37,31 @@ class Optimiser:
         If a regulariser does not fit the network's layers.
     """
 
-    def __init__(self, network: Network, settings: LearningSettings, workers: Workers) -> None:
+    def __init__(self, network: Network, placed: Sequence[Placement], settings: LearningSettings) -> None:
         if settings.threshold_balance > 0 and not all(isinstance(layer, Dense) for layer in network.layers):
             raise SettingsError("threshold_balance is for fully connected networks; set it to 0")
         self._network = network
         self._settings = settings
-        self._workers = workers
+        self._placed = placed
+        self._backend = backend = placed[0].backend
         self.step_number = 0
         moments = 2 if settings.optimizer == "adam" else 1
-        self._weight_moments = [
-            [np.zeros_like(layer.weight) for _ in range(moments)] for layer in network.spiking_layers
-        ]
-        self._threshold_moments = [
-            [np.zeros((1, len(layer.threshold)), np.float32) for _ in range(moments)]
-            for layer in network.spiking_layers
-        ]
+        layers = network.spiking_layers
+
+        def zeros(shape: tuple[int, ...]) -> list[Array]:
+            return [backend.put(np.zeros(shape, np.float32)) for _ in range(moments)]
+
+        self._weight_moments = [zeros(layer.weight.shape) for layer in layers]
+        self._threshold_moments = [zeros((1, len(layer.threshold))) for layer in layers]
         self._floors = [
-            np.full(len(layer.threshold), settings.threshold_floor * layer.initial_threshold, np.float32)
-            for layer in network.spiking_layers
+            backend.put(
+                np.full(len(layer.threshold), settings.threshold_floor * layer.initial_threshold, np.float32)
+            )
+            for layer in layers
         ]
 
     def step(
-        self, gradients: Sequence[Gradient], activities: Sequence[Float32], rate_factor: float = 1.0
+        self, gradients: Sequence[Gradient], activities: Sequence[Array], rate_factor: float = 1.0
     ) -> None:
         """Update every layer.
 
@@ -65,7 +69,7 @@ class Optimiser:
         ----------
         gradients : sequence of Gradient
             A layer each. The weight gradients are overwritten with the regularised ones.
-        activities : sequence of ndarray of float32, shape (n_samples, n_units)
+        activities : sequence of Array of float32, shape (n_samples, n_units)
             Activities of input and layers, for the threshold regularisation.
         rate_factor : float
             Share of the learning rate that the schedule leaves.
@@ -73,61 +77,71 @@ class Optimiser:
         self.step_number += 1
         settings = self._settings
         rate = settings.lr * rate_factor
+        backend = self._backend
         layers = self._network.spiking_layers
         for index, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+            position = self._network.layers.index(layer)
+            placed = self._placed[position]
             if settings.norm_strength > 0:
-                self._workers.run(
+                backend.run(
                     regulariser.add_norm_penalty,
                     len(layer.threshold),
-                    layer.weight,
-                    self._norms(layer),
+                    placed.weight,
+                    self._norms(layer, placed),
                     settings.norm_strength,
                     settings.norm_steepness,
                     gradient.weight,
                     work=layer.weight.size,
                 )
             keep = 1.0 - rate * settings.weight_decay
-            self._update(gradient.weight, rate, keep, self._weight_moments[index], layer.weight)
+            self._update(gradient.weight, rate, keep, self._weight_moments[index], placed.weight)
             if settings.max_norm > 0:
-                norms = self._norms(layer)
-                self._workers.run(
+                norms = self._norms(layer, placed)
+                backend.run(
                     regulariser.limit_norms,
                     len(layer.threshold),
                     norms,
                     settings.max_norm,
-                    layer.weight,
+                    placed.weight,
                     work=layer.weight.size,
                 )
             if settings.threshold_lr > 0:
-                threshold = layer.threshold.reshape(1, -1)
+                threshold = placed.threshold.reshape((1, len(layer.threshold)))
                 moments = self._threshold_moments[index]
-                row = gradient.threshold.reshape(1, -1)
+                row = gradient.threshold.reshape((1, len(layer.threshold)))
                 self._update(row, rate * settings.threshold_lr, 1.0, moments, threshold)
             if settings.threshold_balance > 0:
-                self._workers.run(
+                backend.run(
                     regulariser.balance_thresholds,
                     len(layer.threshold),
-                    activities[self._network.layers.index(layer) + 1],
+                    activities[position + 1],
                     np.float32(settings.threshold_balance * rate_factor),
-                    layer.threshold,
+                    placed.threshold,
                     work=0,  # every range would count the whole batch again
                 )
-            np.maximum(layer.threshold, self._floors[index], out=layer.threshold)
-            layer.refresh(self._workers)
+            backend.run(
+                regulariser.raise_thresholds,
+                len(layer.threshold),
+                self._floors[index],
+                placed.threshold,
+                work=layer.threshold.size,
+            )
+            layer.refresh(placed)
 
-    def _norms(self, layer: SpikingLayer) -> npt.NDArray[np.float64]:
-        norms = np.empty(len(layer.threshold), np.float64)
-        self._workers.run(
-            regulariser.squared_norms, len(layer.threshold), layer.weight, norms, work=layer.weight.size
+    def _norms(self, layer: SpikingLayer, placed: Placement) -> Array:
+        norms = self._backend.empty(layer.threshold.shape, np.float64)
+        self._backend.run(
+            regulariser.squared_norms, len(layer.threshold), placed.weight, norms, work=layer.weight.size
         )
         return norms
 
     def _update(
-        self, gradient: Float32, rate: float, keep: float, moments: Sequence[Float32], value: Float32
+        self, gradient: Array, rate: float, keep: float, moments: Sequence[Array], value: Array
     ) -> None:
         settings = self._settings
+        work = math.prod(value.shape)
         if settings.optimizer == "sgd":
-            self._workers.run(
+            self._backend.run(
                 kernels.sgd_step,
                 len(value),
                 gradient,
@@ -136,10 +150,10 @@ class Optimiser:
                 np.float32(settings.momentum),
                 *moments,
                 value,
-                work=value.size,
+                work=work,
             )
             return
-        self._workers.run(
+        self._backend.run(
             kernels.adam_step,
             len(value),
             gradient,
@@ -152,18 +166,21 @@ class Optimiser:
             np.float32(settings.epsilon),
             *moments,
             value,
-            work=value.size,
+            work=work,
         )
 
     def state(self) -> dict[str, Float32]:
         """Moments of every layer by name, as a checkpoint stores them."""
-        arrays = {}
-        for index, _ in enumerate(self._network.spiking_layers):
-            for place, array in enumerate(self._weight_moments[index]):
-                arrays[f"layer{index}/weight_moment{place}"] = array
-            for place, array in enumerate(self._threshold_moments[index]):
-                arrays[f"layer{index}/threshold_moment{place}"] = array
-        return arrays
+        moments = self._moments()
+        return dict(zip(moments, self._backend.fetch(*moments.values()), strict=True))
+
+    def _moments(self) -> dict[str, Array]:
+        return {
+            f"layer{index}/{kind}_moment{place}": array
+            for index, _ in enumerate(self._network.spiking_layers)
+            for kind, moments in (("weight", self._weight_moments), ("threshold", self._threshold_moments))
+            for place, array in enumerate(moments[index])
+        }
 
     def restore(self, arrays: Mapping[str, Float32], step_number: int) -> None:
         """Take over moments and step number from a checkpoint.
@@ -173,9 +190,12 @@ class Optimiser:
         DataError
             If an array is missing or has another shape.
         """
-        for name, array in self.state().items():
+        for name, array in self._moments().items():
             stored = arrays.get(name)
             if stored is None or stored.shape != array.shape:
                 raise DataError(f"the optimiser state {name} is missing or has another shape")
-            array[:] = stored
+        for moments, kind in ((self._weight_moments, "weight"), (self._threshold_moments, "threshold")):
+            for index, places in enumerate(moments):
+                for place, _ in enumerate(places):
+                    places[place] = self._backend.put(arrays[f"layer{index}/{kind}_moment{place}"])
         self.step_number = step_number

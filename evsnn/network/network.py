@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends import Backend, CpuBackend, backend_of
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import Events, EventSet
 from evsnn.events.file import EventSplit
-from evsnn.events.queue import Queue
-from evsnn.layers.base import Layer, SpikingLayer
+from evsnn.events.queue import HostQueue, Queue
+from evsnn.layers.base import Layer, LayerState, SpikingLayer
 from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
 from evsnn.network.build import Parameters, build_layers
 from evsnn.network.defaults import suited_settings
 from evsnn.network.settings import NetworkSettings
-from evsnn.network.simulation import Pass, Simulator, predicted_classes
-from evsnn.parallel import Workers
+from evsnn.network.simulation import Outcome, Simulator, predicted_classes
 from evsnn.seeds import seed_words
 
 #: Samples simulated at a time when no gradients are needed.
@@ -58,12 +58,12 @@ class Record:
     membrane: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
 
-def queues_of(data: EventSet | EventSplit) -> Iterator[Queue]:
+def queues_of(data: EventSet | EventSplit) -> Iterator[HostQueue]:
     """Input queues of blocks of samples, in order; an event file is read block by block."""
     for start in range(0, len(data), EVALUATION_BATCH):
         stop = min(start + EVALUATION_BATCH, len(data))
         part = data.load(start, stop) if isinstance(data, EventSplit) else data.part(start, stop)
-        yield Queue(part.times, part.units, part.offsets[:-1], np.diff(part.offsets))
+        yield HostQueue(part.times, part.units, part.offsets[:-1], np.diff(part.offsets))
 
 
 class Network:
@@ -188,35 +188,53 @@ class Network:
         self,
         data: EventSet | EventSplit,
         *,
+        backend: Backend | str = "cpu",
         threads: int | None = None,
         report: Callable[[int], None] | None = None,
-    ) -> Iterator[Pass]:
+    ) -> Iterator[Outcome]:
         """Simulate every sample of a data set from rest.
 
         Parameters
         ----------
         data : EventSet or EventSplit
+        backend : Backend or {"cpu", "cuda", "auto"}
+            Where to compute; the result does not depend on it.
         threads : int, optional
-            Default: all processors. The result does not depend on it.
+            Of the CPU, where ``backend`` is a name; default: all processors.
         report : callable, optional
             Called with the number of samples done.
 
         Yields
         ------
-        Pass
+        Outcome
             One for each block of samples, in order.
+
+        Raises
+        ------
+        BackendError
+            If the backend cannot be had.
+        DataError
+            If the data do not fit the network.
         """
         self.check_fits(data)
-        with Workers(threads) as workers:
-            simulator = Simulator(self.layers, workers)
-            for queue in queues_of(data):
-                yield simulator.forward(queue, data.duration_us)
-                if report is not None:
-                    report(len(queue))
+        with backend_of(backend, threads) as opened:
+            simulator = Simulator(self.layers, opened)
+            with opened.feed((queue, (queue.times, queue.units)) for queue in queues_of(data)) as feed:
+                for host, (times, units) in feed:
+                    queue = Queue(times, units, opened.put(host.start), opened.put(host.count))
+                    yield simulator.outcome(queue, data.duration_us)
+                    if report is not None:
+                        report(len(queue))
 
-    def predict(self, data: EventSet | EventSplit, *, threads: int | None = None) -> npt.NDArray[np.int64]:
-        """Class index of every sample, shape (n_samples,)."""
-        parts = [forward.predictions() for forward in self.passes(data, threads=threads)]
+    def predict(
+        self,
+        data: EventSet | EventSplit,
+        *,
+        backend: Backend | str = "cpu",
+        threads: int | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """Class index of every sample, shape (n_samples,); arguments and errors as :meth:`passes`."""
+        parts = [outcome.predictions() for outcome in self.passes(data, backend=backend, threads=threads)]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
     def run(self, events: Events, *, record: str = "spikes") -> Record:
@@ -238,9 +256,9 @@ class Network:
         if record not in ("spikes", "membrane"):
             raise SettingsError(f"record must be 'spikes' or 'membrane', got {record!r}")
         self.check_units(events)
-        with Workers(1) as workers:
-            simulator = Simulator(self.layers, workers)
-            states = [layer.new_state(1) for layer in self.layers]
+        with CpuBackend(1) as backend:
+            simulator = Simulator(self.layers, backend)
+            states = [layer.new_state(1, backend) for layer in self.layers]
             if record == "spikes":
                 edges = np.array([0, len(events)])
             else:
@@ -249,10 +267,10 @@ class Network:
             spikes: list[list[tuple[Any, Any]]] = [[] for _ in self.layers]
             membrane: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.layers]
             for low, high in pairwise(edges):
-                queue = Queue(events.times, events.units, np.array([low]), np.array([high - low]))
+                queue = HostQueue(events.times, events.units, np.array([low]), np.array([high - low]))
                 for index, out in enumerate(simulator.advance(queue, states)):
                     spikes[index].append(out.sample(0))
-                    membrane[index].append(self.layers[index].membranes(states[index])[0].copy())
+                    membrane[index].append(self._membranes(index, states, backend).copy())
         joined = [
             Events(
                 np.concatenate([np.empty(0, np.uint32), *(times for times, _ in parts)]),
@@ -261,7 +279,7 @@ class Network:
             for parts in spikes
         ]
         counts = np.bincount(joined[-1].units, minlength=self.n_classes)
-        potential = self.layers[-1].membranes(states[-1])[0]
+        potential = self._membranes(-1, states, backend)
         return Record(
             joined,
             counts,
@@ -269,9 +287,17 @@ class Network:
             int(predicted_classes(counts[None], potential[None])[0]),
             events.times[edges[:-1]] if record == "membrane" else None,
             [
-                np.array(rows, np.float32).reshape(len(rows), layer.membranes(state).shape[1])
-                for rows, layer, state in zip(membrane, self.layers, states, strict=True)
+                np.array(rows, np.float32).reshape(len(rows), len(self._membranes(index, states, backend)))
+                for index, rows in enumerate(membrane)
             ]
             if record == "membrane"
             else [],
         )
+
+    def _membranes(
+        self, index: int, states: Sequence[LayerState], backend: Backend
+    ) -> npt.NDArray[np.float32]:
+        """Membrane potentials of one layer's neurons in the only sample."""
+        [potential] = backend.fetch(states[index].potential)
+        row: npt.NDArray[np.float32] = self.layers[index].membranes(potential)[0]
+        return row

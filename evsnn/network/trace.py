@@ -9,13 +9,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends import CpuBackend
 from evsnn.errors import SettingsError
 from evsnn.events.core import Events
-from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.events.queue import HostQueue
 from evsnn.layers.base import SpikingLayer
 from evsnn.network.network import Network
 from evsnn.network.simulation import Simulator
-from evsnn.parallel import Workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,22 +99,23 @@ def trace_membrane(
     columns = np.array([chosen.state_columns(neuron) for neuron in neurons], np.int64).reshape(-1, 2)
     place = {neuron: index for index, neuron in enumerate(neurons)}
     spikes: list[list[int]] = [[] for _ in neurons]
-    with Workers(1) as workers:
-        whole = Queue(events.times, events.units, np.array([0]), np.array([len(events)]))
-        simulator = Simulator(network.layers[:layer], workers)
+    with CpuBackend(1) as backend:
+        whole = HostQueue(events.times, events.units, np.array([0]), np.array([len(events)]))
+        simulator = Simulator(network.layers[:layer], backend)
         times, units = simulator.inputs(whole)[-1].sample(0)
         stamps, starts = np.unique(times, return_index=True)
         potential = np.empty((len(stamps), len(neurons)), np.float32)
         moved = np.empty((len(stamps), len(neurons)), bool)
-        state, buffer = chosen.new_state(1), QueueBuffer()
+        state, placed = chosen.new_state(1, backend), simulator.placed[-1]
         for row, (low, high) in enumerate(pairwise([*starts, len(times)])):
-            group = Queue(times, units, np.array([low]), np.array([high - low]))
-            out, _ = chosen.forward(group, state, buffer, workers)
+            group = HostQueue(times, units, np.array([low]), np.array([high - low]))
+            out = chosen.forward(group, state, placed).fetch(backend)
             for unit in out.sample(0)[1].tolist():
                 if unit in place:
                     spikes[place[unit]].append(int(stamps[row]))
-            potential[row] = state.potential[0, columns[:, 0]]
-            moved[row] = state.last_update.reshape(1, -1)[0, columns[:, 1]] == stamps[row]
+            membrane, last_update, _ = backend.fetch(*state.arrays())
+            potential[row] = membrane[0, columns[:, 0]]
+            moved[row] = last_update.reshape(1, -1)[0, columns[:, 1]] == stamps[row]
     return [
         MembraneTrace(
             neuron,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.division import deal
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.mnist import embedded_mnist
@@ -14,7 +15,6 @@ from evsnn.encoders.settings import EncoderSettings
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
 from evsnn.events.file import EventSplit, open_events
-from evsnn.parallel import Workers
 from evsnn.training.config import AUTOMATIC, RunConfig
 
 #: Share of the training split that is held out if the user does not say.
@@ -31,7 +31,7 @@ class RunData:
     test: EventSet | None
 
 
-def load_split(path: str, split: str, encoder: EncoderSettings, seed: int, threads: int | None) -> EventSet:
+def load_split(path: str, split: str, encoder: EncoderSettings, seed: int, backend: CpuBackend) -> EventSet:
     """Load one split of an event file, or of the package's MNIST subset where ``path`` is empty.
 
     Parameters
@@ -42,7 +42,7 @@ def load_split(path: str, split: str, encoder: EncoderSettings, seed: int, threa
     encoder : EncoderSettings
         Draws the events of the subset.
     seed : int
-    threads : int, optional
+    backend : CpuBackend
 
     Raises
     ------
@@ -55,8 +55,7 @@ def load_split(path: str, split: str, encoder: EncoderSettings, seed: int, threa
     splits = embedded_mnist()
     if split not in splits:
         raise SettingsError(f"the MNIST subset has the splits {', '.join(splits)}, not {split!r}")
-    with Workers(threads) as workers:
-        return encode_images(splits[split], encoder, seed, workers)
+    return encode_images(splits[split], encoder, seed, backend)
 
 
 def holds_recordings(path: str) -> bool:
@@ -73,7 +72,7 @@ def holds_recordings(path: str) -> bool:
         return "train" in file.splits and not file["train"].has_images
 
 
-def load_data(config: RunConfig, threads: int | None) -> RunData:
+def load_data(config: RunConfig, backend: CpuBackend) -> RunData:
     """Load the splits of a run.
 
     In cross-validation the training split is all there is: the fold that is held out stands in for ``test``.
@@ -85,8 +84,8 @@ def load_data(config: RunConfig, threads: int | None) -> RunData:
     """
     data = config.data
     if data.folds:
-        return fold_data(load_training(config, threads), data.folds, data.fold)
-    name, splits = _load_splits(config, threads)
+        return fold_data(load_training(config, backend), data.folds, data.fold)
+    name, splits = _load_splits(config, backend)
     train, validation = splits["train"], splits.get("validation")
     if data.validation != AUTOMATIC or validation is None:
         held_out = len(train) // VALIDATION_SHARE if data.validation == AUTOMATIC else data.validation
@@ -100,9 +99,9 @@ def load_data(config: RunConfig, threads: int | None) -> RunData:
     return RunData(name, train, validation, splits.get("test"))
 
 
-def load_training(config: RunConfig, threads: int | None) -> RunData:
+def load_training(config: RunConfig, backend: CpuBackend) -> RunData:
     """Load the whole training split and nothing else; errors as :func:`load_data`."""
-    name, splits = _load_splits(config, threads, only="train")
+    name, splits = _load_splits(config, backend, only="train")
     return RunData(name, splits["train"], None, None)
 
 
@@ -131,7 +130,7 @@ def fold_data(whole: RunData, folds: int, fold: int) -> RunData:
 
 
 def _load_splits(
-    config: RunConfig, threads: int | None, only: str | None = None
+    config: RunConfig, backend: CpuBackend, only: str | None = None
 ) -> tuple[str, dict[str, EventSet]]:
     """Load the splits that have samples, or one of them; the training split is there."""
     data = config.data
@@ -141,17 +140,16 @@ def _load_splits(
             splits = {split: _load(file[split], data.limit) for split in file.splits if only in (None, split)}
     else:
         name = "MNIST subset of the package"
-        with Workers(threads) as workers:
-            splits = {
-                split: encode_images(
-                    images.part(0, min(data.limit or len(images), len(images))),
-                    config.encoder,
-                    config.seed,
-                    workers,
-                )
-                for split, images in embedded_mnist().items()
-                if only in (None, split)
-            }
+        splits = {
+            split: encode_images(
+                images.part(0, min(data.limit or len(images), len(images))),
+                config.encoder,
+                config.seed,
+                backend,
+            )
+            for split, images in embedded_mnist().items()
+            if only in (None, split)
+        }
     splits = {split: part for split, part in splits.items() if len(part)}
     if "train" not in splits:
         raise DataError(f"{data.path} has no split 'train' with samples to learn from")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends import Backend
 from evsnn.events.core import EventSet
 from evsnn.events.file import EventSplit
 from evsnn.network.network import Network
@@ -38,6 +39,7 @@ def evaluate(
     network: Network,
     data: EventSet | EventSplit,
     *,
+    backend: Backend | str = "cpu",
     threads: int | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -47,8 +49,10 @@ def evaluate(
     ----------
     network : Network
     data : EventSet or EventSplit
+    backend : Backend or {"cpu", "cuda", "auto"}
+        Where to compute; the result does not depend on it.
     threads : int, optional
-        Default: all processors. The result does not depend on it.
+        Of the CPU, where ``backend`` is a name; default: all processors.
     report : callable, optional
         Called with the number of samples done.
     """
@@ -56,10 +60,11 @@ def evaluate(
     totals = Totals(len(network.layers))
     predictions = np.empty(len(data), np.int64)
     done = 0
-    for forward in network.passes(data, threads=threads, report=report):
-        n = len(forward.counts)
-        totals.add(forward, labels[done : done + n])
-        predictions[done : done + n] = forward.predictions()
+    sizes = [layer.n_out for layer in network.layers]
+    for outcome in network.passes(data, backend=backend, threads=threads, report=report):
+        n = len(outcome)
+        totals.add(outcome, labels[done : done + n], sizes)
+        predictions[done : done + n] = outcome.predictions()
         done += n
     confusion = np.zeros((network.n_classes, network.n_classes), np.int64)
     np.add.at(confusion, (labels.astype(np.int64), predictions), 1)

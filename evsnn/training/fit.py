@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from evsnn.backends import Backend, backend_of
 from evsnn.datasets.sampling import AugmentedEvents, FreshEvents, Source, StoredEvents
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings, encoder_settings
 from evsnn.errors import DataError, SettingsError
@@ -13,7 +14,6 @@ from evsnn.events.core import EventSet
 from evsnn.events.file import EventSplit
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
-from evsnn.parallel import Workers
 from evsnn.training.evaluation import evaluate
 from evsnn.training.presets import suited
 from evsnn.training.trainer import Totals, Trainer
@@ -31,6 +31,7 @@ def fit(
     augment: bool = True,
     fresh: bool = True,
     seed: int = 0,
+    backend: Backend | str = "cpu",
     threads: int | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -57,8 +58,10 @@ def fit(
         Draw new spikes every epoch where ``data`` has images.
     seed : int
         Of the order of samples and of fresh spikes.
+    backend : Backend or {"cpu", "cuda", "auto"}
+        Where to compute; what is learned does not depend on it.
     threads : int, optional
-        Default: all processors. Results do not depend on it.
+        Of the CPU, where ``backend`` is a name; default: all processors.
     on_epoch : callable, optional
         Called with the metrics of each epoch.
 
@@ -71,6 +74,8 @@ def fit(
     ------
     SettingsError, DataError
         If a setting is wrong or the data do not fit the network.
+    BackendError
+        If the backend cannot be had, or its device has too little memory.
     """
     if epochs < 1:
         raise SettingsError(f"epochs must be 1 or more, got {epochs}")
@@ -81,7 +86,7 @@ def fit(
     chosen = suited(network.architecture, recordings=loaded.images is None)
     learning = learning or chosen.learning
     history = []
-    with Workers(threads) as workers:
+    with backend_of(backend, threads) as opened:
         source = make_source(
             loaded,
             fresh=fresh,
@@ -90,10 +95,10 @@ def fit(
             event_augmentation=event_augmentation or chosen.augment_events,
             augment=augment,
             seed=seed,
-            workers=workers,
+            backend=opened,
         )
-        trainer = Trainer(network, source, learning, epochs=epochs, seed=seed, workers=workers)
-        for metrics in train_epochs(trainer, validation, epochs=epochs, threads=threads):
+        trainer = Trainer(network, source, learning, epochs=epochs, seed=seed, backend=opened)
+        for metrics in train_epochs(trainer, validation, epochs=epochs):
             history.append(metrics)
             if on_epoch is not None:
                 on_epoch(metrics)
@@ -109,7 +114,7 @@ def make_source(
     event_augmentation: EventAugmentSettings,
     augment: bool,
     seed: int,
-    workers: Workers,
+    backend: Backend,
 ) -> Source:
     """Return fresh events where the data have images and an encoder, else the stored ones.
 
@@ -119,11 +124,11 @@ def make_source(
         raise DataError("there are no training samples")
     if fresh and data.images is not None:
         settings = encoder or encoder_settings(data.encoder)
-        return FreshEvents(data, settings, augmentation if augment else None, seed, workers)
+        return FreshEvents(data, settings, augmentation if augment else None, seed, backend)
     wanted = augment and event_augmentation.enabled
     if wanted and (data.images is None or event_augmentation.always):
-        return AugmentedEvents(data, event_augmentation, seed, workers)
-    return StoredEvents(data)
+        return AugmentedEvents(data, event_augmentation, seed, backend)
+    return StoredEvents(data, backend)
 
 
 def train_epochs(
@@ -131,7 +136,6 @@ def train_epochs(
     validation: EventSet | EventSplit | None,
     *,
     epochs: int,
-    threads: int | None,
     report: Callable[[Totals], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -153,5 +157,7 @@ def train_epochs(
             "samples_per_second": totals.samples / totals.seconds,
         }
         if validation is not None and len(validation):
-            metrics["validation_accuracy"] = evaluate(trainer.network, validation, threads=threads).accuracy
+            metrics["validation_accuracy"] = evaluate(
+                trainer.network, validation, backend=trainer.backend
+            ).accuracy
         yield metrics

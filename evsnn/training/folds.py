@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from evsnn.backends import Backend, CpuBackend
 from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import SettingsError
 from evsnn.files import write_atomically
-from evsnn.parallel import Workers, available_threads
 from evsnn.training.config import RunConfig
 from evsnn.training.data import RunData, fold_data, load_training
 from evsnn.training.run import (
@@ -57,28 +57,28 @@ class CrossValidation:
         Gets the run folders ``fold-1``, ``fold-2``, ..., and a ``config.toml`` and ``result.json`` of all.
     config : RunConfig
         With ``data.folds``, and ``data.fold`` = 0.
-    threads : int, optional
-        Default: all processors. Results do not depend on it.
+    backend : Backend, optional
+        Where to compute, closed by whoever opened it; default: all processors. Results do not depend on it.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, config: RunConfig, backend: Backend | None = None) -> None:
         self.folder = folder
         self.config = config
-        self._threads = threads
+        self.backend = backend or CpuBackend()
         self._resumed = False
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfig, *, threads: int | None = None, force: bool = False
+        cls, folder: Path, config: RunConfig, *, backend: Backend | None = None, force: bool = False
     ) -> CrossValidation:
         """Start a new folder; errors as :meth:`Run.create`."""
         if not is_cross_validation(config):
             raise SettingsError("cross-validation needs data.folds of 2 or more, and data.fold 0")
         Run.create(folder, config, force=force)  # which looks whether there is a run already
-        return cls(folder, config, threads)
+        return cls(folder, config, backend)
 
     @classmethod
-    def resume(cls, folder: Path, *, threads: int | None = None) -> CrossValidation:
+    def resume(cls, folder: Path, *, backend: Backend | None = None) -> CrossValidation:
         """Go on where a cross-validation was stopped: in the fold that was begun, then with those to come.
 
         Raises
@@ -89,7 +89,7 @@ class CrossValidation:
         config = RunConfig.from_toml(folder / CONFIG)
         if not is_cross_validation(config):
             raise SettingsError(f"{folder / CONFIG}: no cross-validation, data.folds is {config.data.folds}")
-        validation = cls(folder, config, threads)
+        validation = cls(folder, config, backend)
         validation._resumed = True
         return validation
 
@@ -113,7 +113,7 @@ class CrossValidation:
             As :meth:`Run.train`.
         """
         folds = self.config.data.folds
-        whole = load_training(self.config, self._threads)
+        whole = load_training(self.config, self.backend.host)
         self._check(whole)
         if not self._resumed:
             clear_folder(self.folder)
@@ -135,15 +135,14 @@ class CrossValidation:
         """Raise whatever a fold would, before anything is written."""
         folds = self.config.data.folds
         new_network(self.config, whole)
-        with Workers(1) as workers:
-            training_source(self.config, fold_data(whole, folds, folds), workers)
+        training_source(self.config, fold_data(whole, folds, folds), self.backend.host)
 
     def _run(self, fold: int) -> Run:
         config = replace(self.config, data=replace(self.config.data, fold=fold))
         folder = self.folder / f"fold-{fold}"
         if not (self._resumed and (folder / CHECKPOINT).is_file()):
-            return Run.create(folder, config, threads=self._threads, force=True)
-        run = Run.resume(folder, threads=self._threads)
+            return Run.create(folder, config, backend=self.backend, force=True)
+        run = Run.resume(folder, backend=self.backend)
         if run.config != config:
             raise SettingsError(f"{folder / CONFIG} differs from {self.folder / CONFIG}; restore it")
         return run
@@ -176,7 +175,9 @@ class CrossValidation:
             ],
             **{name: done[0][name] if done else None for name in _COMMON},
             "peak_memory_mb": peak_memory_mb(),
-            "environment": describe_environment(self._threads or available_threads()),
+            "environment": describe_environment(
+                self.backend.host.threads, backend=self.backend.name, gpu=self.backend.device
+            ),
         }
 
 

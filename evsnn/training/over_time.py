@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends import CpuBackend
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
 from evsnn.events.file import EventSplit
-from evsnn.events.queue import Queue, QueueBuffer
-from evsnn.layers.base import Layer
+from evsnn.events.queue import HostQueue
 from evsnn.network.network import Network, queues_of
 from evsnn.network.simulation import Simulator, predicted_classes
-from evsnn.parallel import Workers
 
 #: More points than this in a curve are taken for a typing error.
 MOST_POINTS = 10_000
@@ -205,10 +204,9 @@ def over_time(
     by_time = _Sums("time", time_grid(data.duration_us, step_us))
     by_events = _Sums("events", event_grid(int(np.diff(data.offsets).max())))
     synapses = [layer.synapses for layer in network.layers]
-    last, buffer = network.layers[-1], QueueBuffer()
     done = 0
-    with Workers(threads) as workers:
-        simulator = Simulator(network.layers, workers)
+    with CpuBackend(threads) as backend:
+        simulator = Simulator(network.layers, backend)
         for queue in queues_of(data):
             queues = simulator.inputs(queue)
             labels = data.labels[done : done + len(queue)].astype(np.int64)
@@ -218,7 +216,7 @@ def over_time(
                 parts = [_reached(*each, cuts) for each in zip(queues, synapses, strict=True)]
                 sums.events += parts[0][0].sum(axis=0)
                 sums.operations += sum(operations for _, operations in parts)
-                answers, spiking = _answers(last, queues[-1], parts[-1][0], buffer, workers)
+                answers, spiking = _answers(simulator, queues[-1], parts[-1][0])
                 sums.correct += (answers == labels[:, None]).sum(axis=0)
                 sums.spiking += spiking.sum(axis=0)
             done += len(queue)
@@ -227,7 +225,7 @@ def over_time(
     return by_time.curve(done), by_events.curve(done)
 
 
-def _cuts(queue: Queue, sums: _Sums) -> Int64:
+def _cuts(queue: HostQueue, sums: _Sums) -> Int64:
     """Time up to which events are read, shape (n_samples, n_points)."""
     if sums.by == "time":
         return np.broadcast_to(sums.at, (len(queue), len(sums.at)))
@@ -239,7 +237,7 @@ def _cuts(queue: Queue, sums: _Sums) -> Int64:
     return cuts
 
 
-def _reached(queue: Queue, synapses: Int64, cuts: Int64) -> tuple[Int64, Int64]:
+def _reached(queue: HostQueue, synapses: Int64, cuts: Int64) -> tuple[Int64, Int64]:
     """Events of a queue up to each cut (n_samples, n_points), and their synaptic operations (n_points,)."""
     reached = np.empty(cuts.shape, np.int64)
     operations = np.zeros(cuts.shape[1], np.int64)
@@ -251,12 +249,11 @@ def _reached(queue: Queue, synapses: Int64, cuts: Int64) -> tuple[Int64, Int64]:
     return reached, operations
 
 
-def _answers(
-    layer: Layer, queue: Queue, reached: Int64, buffer: QueueBuffer, workers: Workers
-) -> tuple[Int64, npt.NDArray[np.bool_]]:
+def _answers(simulator: Simulator, queue: HostQueue, reached: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
     """Class of each sample, and whether it has an output spike, at each point, (n_samples, n_points)."""
     n_samples, n_points = reached.shape
-    state = layer.new_state(n_samples)
+    backend, layer, placed = simulator.backend, simulator.layers[-1], simulator.placed[-1]
+    state = layer.new_state(n_samples, backend)
     counts = np.zeros((n_samples, layer.n_out), np.int64)
     answers = np.empty((n_samples, n_points), np.int64)
     spiking = np.empty((n_samples, n_points), bool)
@@ -264,15 +261,15 @@ def _answers(
     for point in range(n_points):
         now = reached[:, point]
         if (now > before).any():
-            part = Queue(queue.times, queue.units, queue.start + before, now - before)
-            counts += _spike_counts(layer.forward(part, state, buffer, workers)[0], layer.n_out)
+            part = HostQueue(queue.times, queue.units, queue.start + before, now - before)
+            counts += _spike_counts(layer.forward(part, state, placed).fetch(backend), layer.n_out)
             before = now
-        answers[:, point] = predicted_classes(counts, layer.membranes(state))
+        answers[:, point] = predicted_classes(counts, layer.membranes(*backend.fetch(state.potential)))
         spiking[:, point] = counts.any(axis=1)
     return answers, spiking
 
 
-def _spike_counts(queue: Queue, n: int) -> Int64:
+def _spike_counts(queue: HostQueue, n: int) -> Int64:
     """Events of every unit, shape (n_samples, n)."""
     sample = np.repeat(np.arange(len(queue)), queue.count)
     first = np.cumsum(queue.count) - queue.count

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evsnn import checkpoint
+from evsnn.backends import Backend, CpuBackend
 from evsnn.datasets.sampling import Source
 from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import DataError, SettingsError
@@ -18,7 +19,6 @@ from evsnn.events.core import EventSet
 from evsnn.files import append_line, write_atomically
 from evsnn.layers.base import SpikingLayer
 from evsnn.network.network import Network
-from evsnn.parallel import Workers
 from evsnn.plots import plot_curves
 from evsnn.training.config import RunConfig
 from evsnn.training.data import RunData, load_data
@@ -81,19 +81,19 @@ class Run:
     ----------
     folder : Path
     config : RunConfig
-    threads : int, optional
-        Default: all processors. Results do not depend on it.
+    backend : Backend, optional
+        Where to compute, closed by whoever opened it; default: all processors. Results do not depend on it.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, config: RunConfig, backend: Backend | None = None) -> None:
         self.folder = folder
         self.config = config
-        self._threads = threads
+        self.backend = backend or CpuBackend()
         self._saved: checkpoint.Checkpoint | None = None
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfig, *, threads: int | None = None, force: bool = False
+        cls, folder: Path, config: RunConfig, *, backend: Backend | None = None, force: bool = False
     ) -> Run:
         """Start a new run folder.
 
@@ -108,10 +108,10 @@ class Run:
             raise DataError(f"{folder} is a file; a run needs a folder of its own")
         if not force and any((folder / name).exists() for name in _FILES):
             raise DataError(f"{folder} holds a run already; pass --force to replace it, or --resume to go on")
-        return cls(folder, config, threads)
+        return cls(folder, config, backend)
 
     @classmethod
-    def resume(cls, folder: Path, *, threads: int | None = None) -> Run:
+    def resume(cls, folder: Path, *, backend: Backend | None = None) -> Run:
         """Go on with a run that was stopped.
 
         Raises
@@ -122,7 +122,7 @@ class Run:
         if not (folder / CHECKPOINT).is_file():
             raise DataError(f"{folder} holds no {CHECKPOINT} to resume from")
         config = RunConfig.from_toml(folder / CONFIG)
-        run = cls(folder, config, threads)
+        run = cls(folder, config, backend)
         run._saved = checkpoint.load(folder / CHECKPOINT)
         stored = run._saved.info.get("config")
         if stored != json.loads(json.dumps(config.to_dict())):
@@ -161,54 +161,52 @@ class Run:
             If the loss is not finite.
         """
         config = self.config
-        data = data or load_data(config, self._threads)
+        data = data or load_data(config, self.backend.host)
         if self._saved is not None:
             network = self._saved.network
             network.check_fits(data.train, data.name)
         else:
             network = new_network(config, data)
         best = _Best()
-        with Workers(self._threads) as workers:
-            trainer = self._trainer(network, data, workers)
-            if self._saved is not None:
-                self._restore(trainer, best)
-            else:
-                self._begin()
-            history = read_metrics(self.folder / METRICS, trainer.epoch)
-            self._write(METRICS, "".join(json.dumps(line) + "\n" for line in history))
-            listener.started(network, data, trainer.epoch)
-            for metrics in train_epochs(
-                trainer,
-                data.validation,
-                epochs=config.epochs,
-                threads=workers.threads,
-                report=listener.batch,
-                should_stop=should_stop,
-            ):
-                history.append(metrics)
-                append_line(self.folder / METRICS, json.dumps(metrics))
-                if best.improved(metrics):
-                    checkpoint.save_model(self.folder / MODEL, network, {"epoch": best.epoch})
-                self._save(trainer, best)
-                listener.epoch(metrics)
-                for line in _warnings(network, metrics, config.learning.loss):
-                    listener.warning(line)
-            interrupted = trainer.epoch < config.epochs
-            if interrupted:
-                self._save(trainer, best)
-            if not history:
-                checkpoint.save_model(self.folder / MODEL, network, {"epoch": 0})
-            return self._finish(data, history, best, trainer.epoch, workers.threads)
+        trainer = self._trainer(network, data)
+        if self._saved is not None:
+            self._restore(trainer, best)
+        else:
+            self._begin()
+        history = read_metrics(self.folder / METRICS, trainer.epoch)
+        self._write(METRICS, "".join(json.dumps(line) + "\n" for line in history))
+        listener.started(network, data, trainer.epoch)
+        for metrics in train_epochs(
+            trainer,
+            data.validation,
+            epochs=config.epochs,
+            report=listener.batch,
+            should_stop=should_stop,
+        ):
+            history.append(metrics)
+            append_line(self.folder / METRICS, json.dumps(metrics))
+            if best.improved(metrics):
+                checkpoint.save_model(self.folder / MODEL, network, {"epoch": best.epoch})
+            self._save(trainer, best)
+            listener.epoch(metrics)
+            for line in _warnings(network, metrics, config.learning.loss):
+                listener.warning(line)
+        interrupted = trainer.epoch < config.epochs
+        if interrupted:
+            self._save(trainer, best)
+        if not history:
+            checkpoint.save_model(self.folder / MODEL, network, {"epoch": 0})
+        return self._finish(data, history, best, trainer.epoch)
 
     def _begin(self) -> None:
         clear_folder(self.folder)
         self._write(CONFIG, self.config.to_toml())
 
-    def _trainer(self, network: Network, data: RunData, workers: Workers) -> Trainer:
+    def _trainer(self, network: Network, data: RunData) -> Trainer:
         config = self.config
-        source = training_source(config, data, workers)
+        source = training_source(config, data, self.backend)
         return Trainer(
-            network, source, config.learning, epochs=config.epochs, seed=config.seed, workers=workers
+            network, source, config.learning, epochs=config.epochs, seed=config.seed, backend=self.backend
         )
 
     def _save(self, trainer: Trainer, best: _Best) -> None:
@@ -235,10 +233,10 @@ class Run:
         best.epoch = info["best_epoch"]
 
     def _finish(
-        self, data: RunData, history: list[dict[str, Any]], best: _Best, epochs: int, threads: int
+        self, data: RunData, history: list[dict[str, Any]], best: _Best, epochs: int
     ) -> dict[str, Any]:
         network = checkpoint.load_model(self.folder / MODEL)
-        test = None if data.test is None else evaluate(network, data.test, threads=threads)
+        test = None if data.test is None else evaluate(network, data.test, backend=self.backend)
         measured = test.totals.means() if test is not None else (history[-1] if history else {})
         seconds = sum(metrics["seconds"] for metrics in history)
         operations = measured.get("synaptic_operations_per_sample")
@@ -264,7 +262,9 @@ class Run:
                 "validation": 0 if data.validation is None else len(data.validation),
                 "test": 0 if data.test is None else len(data.test),
             },
-            "environment": describe_environment(threads),
+            "environment": describe_environment(
+                self.backend.host.threads, backend=self.backend.name, gpu=self.backend.device
+            ),
         }
         self._write(RESULT, json.dumps(result, indent=2) + "\n")
         if history:
@@ -289,7 +289,7 @@ def new_network(config: RunConfig, data: RunData) -> Network:
     return network
 
 
-def training_source(config: RunConfig, data: RunData, workers: Workers) -> Source:
+def training_source(config: RunConfig, data: RunData, backend: Backend) -> Source:
     """Return where the batches of a run come from.
 
     Raises
@@ -305,7 +305,7 @@ def training_source(config: RunConfig, data: RunData, workers: Workers) -> Sourc
         event_augmentation=config.augment_events,
         augment=config.data.augment,
         seed=config.seed,
-        workers=workers,
+        backend=backend,
     )
 
 

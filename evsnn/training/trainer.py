@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from evsnn.backends import Backend, QueueTooSmallError
 from evsnn.datasets.sampling import Lookahead, Source
 from evsnn.errors import EvsnnError
-from evsnn.learning.backprop import backpropagate
+from evsnn.layers.base import SpikingLayer
+from evsnn.learning.backprop import backpropagate, losses
 from evsnn.learning.optimiser import Optimiser
 from evsnn.learning.schedule import rate_factor
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.network import Network
-from evsnn.network.simulation import Pass, Simulator
-from evsnn.parallel import Workers
+from evsnn.network.simulation import Outcome, Simulator
 from evsnn.seeds import shuffled
 
 
@@ -50,15 +51,14 @@ class Totals:
         self.operations = np.zeros(self.n_layers, np.int64)
         self.active = np.zeros(self.n_layers, np.float64)
 
-    def add(self, forward: Pass, labels: npt.NDArray[np.uint16]) -> None:
-        """Count one batch."""
+    def add(self, outcome: Outcome, labels: npt.NDArray[np.uint16], sizes: Sequence[int]) -> None:
+        """Count one batch; ``sizes`` are the units of every layer."""
         self.samples += len(labels)
-        self.correct += int((forward.predictions() == labels).sum())
-        self.silent += int((forward.events[-1] == 0).sum())
-        self.events += forward.events.sum(axis=1)
-        self.operations += forward.operations.sum(axis=1)
-        for index, activity in enumerate(forward.activities[1:]):
-            self.active[index] += np.count_nonzero(activity) / activity.shape[1]
+        self.correct += int((outcome.predictions() == labels).sum())
+        self.silent += int((outcome.events[-1] == 0).sum())
+        self.events += outcome.events.sum(axis=1)
+        self.operations += outcome.operations.sum(axis=1)
+        self.active += outcome.active[1:].sum(axis=1) / np.array(sizes)
 
     def means(self) -> dict[str, Any]:
         """Means a sample, by the names that ``metrics.jsonl`` uses."""
@@ -99,7 +99,8 @@ class Trainer:
         Length of the learning-rate schedule.
     seed : int
         Of the order of samples.
-    workers : Workers
+    backend : Backend
+        Where to compute; what is learned does not depend on it.
     """
 
     def __init__(
@@ -110,18 +111,19 @@ class Trainer:
         *,
         epochs: int,
         seed: int,
-        workers: Workers,
+        backend: Backend,
     ) -> None:
         self.network = network
-        self.optimiser = Optimiser(network, learning, workers)
+        self._simulator = Simulator(network.layers, backend, learning.activity)
+        self.optimiser = Optimiser(network, self._simulator.placed, learning)
         self.epoch = 0
         self.batch = 0
         self.totals = Totals(len(network.layers))
         self._source = source
         self._learning = learning
         self._seed = seed
-        self._workers = workers
-        self._simulator = Simulator(network.layers, workers, learning.activity)
+        self.backend = backend
+        self._sizes = [layer.n_out for layer in network.layers]
         self.batches = -(-len(source.labels) // learning.batch_size)
         self._steps = epochs * self.batches
 
@@ -163,9 +165,10 @@ class Trainer:
         size = self._learning.batch_size
         batches = [order[low : low + size] for low in range(self.batch * size, len(order), size)]
         begin = time.perf_counter()
-        with Lookahead(self._source, batches, self.epoch, self._workers.threads > 1) as lookahead:
+        with Lookahead(self._source, batches, self.epoch, self.backend.draws_ahead) as lookahead:
             for samples in batches:
                 if should_stop is not None and should_stop():
+                    self._store()
                     return None
                 self._train_batch(samples, lookahead)
                 self.batch += 1
@@ -174,6 +177,7 @@ class Trainer:
                 begin = now
                 if report is not None:
                     report(self.totals)
+        self._store()
         finished = self.totals
         self.totals = Totals(len(self.network.layers))
         self.batch = 0
@@ -182,15 +186,29 @@ class Trainer:
 
     def _train_batch(self, samples: npt.NDArray[np.int64], lookahead: Lookahead) -> None:
         labels = self._source.labels[samples]
-        forward = self._simulator.forward(lookahead.take(), self._source.duration_us)
-        # What follows has parts that one thread does alone: the next batch is drawn in their shade.
-        lookahead.begin_next()
-        loss, gradients = backpropagate(self.network, forward, labels, self._learning, self._workers)
-        total = float(loss.sum())
+        queue = lookahead.take()
+        while True:
+            forward = self._simulator.forward(queue, self._source.duration_us)
+            # What follows has parts that one thread does alone: the next batch is drawn in their shade.
+            lookahead.begin_next()
+            fit, gradients = backpropagate(
+                self.network, self._simulator.placed, forward, labels, self._learning
+            )
+            try:
+                outcome, [fit_of_samples] = forward.fetch(self.backend, fit)
+                break
+            except QueueTooSmallError:
+                queue = self._source.batch(samples, self.epoch)
+        total = float(losses(fit_of_samples, self._learning).sum())
         if not np.isfinite(total):
             raise DivergedError(
                 f"epoch {self.epoch + 1}, batch {self.batch + 1}: the loss is not finite; lower --lr"
             )
         self.optimiser.step(gradients, forward.activities, self._rate_factor())
         self.totals.loss += total
-        self.totals.add(forward, labels)
+        self.totals.add(outcome, labels, self._sizes)
+
+    def _store(self) -> None:
+        for layer, placed in zip(self.network.layers, self._simulator.placed, strict=True):
+            if isinstance(layer, SpikingLayer):
+                layer.store(placed)

@@ -36,7 +36,9 @@ def counts(random, *shape, silent=0.4):
 def test_output_error(twins, kind, normalise, n_out):
     random = rng(kind, normalise, n_out)
     labels = random.integers(0, n_out, 3).astype(np.uint16)
-    potential = random.uniform(-5, 1, (3, n_out)).astype(np.float32)
+    # The state of a layer has more columns than neurons.
+    potential = np.full((3, layout.padded(n_out)), np.nan, np.float32)
+    potential[:, :n_out] = random.uniform(-5, 1, (3, n_out))
     spikes = counts(random, 3, n_out)
     spikes[1] = 0.0
     spikes[2, 0] = 1500.0  # all other neurons have probability 0
@@ -240,6 +242,21 @@ def test_balance_thresholds(twins, n):
         counts(random, 7, n),
         np.float32(0.03),
         np.abs(numbers(random, n)),
+        threads=THREADS,
+    )
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_raise_thresholds(twins, n):
+    random = rng(n)
+    threshold = numbers(random, n)
+    threshold[n // 2] = np.nan
+    twins(
+        cpu_regulariser.raise_thresholds,
+        regulariser.raise_thresholds,
+        n,
+        np.abs(numbers(random, n)),
+        threshold,
         threads=THREADS,
     )
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.augment_events import distort
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.sampling import AugmentedEvents, Lookahead
 from evsnn.errors import SettingsError
 from evsnn.events import EventAugmentSettings, EventSet
 from evsnn.events.augment import EventAugmenter
-from evsnn.parallel import Workers
 
 NONE = EventAugmentSettings.none()
 ALL = EventAugmentSettings(
@@ -74,9 +74,9 @@ def one_place(unit, n=400, times=(1000,), **options):
 
 
 def drawn(data, strengths, *, seed=0, epoch=0, threads=1, samples=None):
-    with Workers(threads) as workers:
+    with CpuBackend(threads) as backend:
         chosen = np.arange(len(data)) if samples is None else np.asarray(samples)
-        queue = EventAugmenter(data, strengths, seed, workers).draw(chosen, epoch)
+        queue = EventAugmenter(data, strengths, seed, backend).draw(chosen, epoch).fetch(backend)
         return [queue.sample(s) for s in range(len(queue))]
 
 
@@ -203,11 +203,11 @@ def test_a_batch_is_not_overwritten_while_the_next_is_drawn(threaded):
     data = recordings(n=12)
     expected = drawn(data, ALL, epoch=2)
     batches = [np.arange(12)[low : low + 5] for low in (0, 5, 10)]
-    with Workers(1) as workers:
-        source = AugmentedEvents(data, ALL, 0, workers)
+    with CpuBackend(1) as backend:
+        source = AugmentedEvents(data, ALL, 0, backend)
         with Lookahead(source, batches, 2, threaded) as lookahead:
             for samples in batches:
-                queue = lookahead.take()
+                queue = lookahead.take().fetch(backend)
                 lookahead.begin_next()
                 if lookahead._pending is not None:
                     lookahead._pending.result()

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from evsnn_kernels import layout
+from evsnn_kernels.cpu.backward import output_error
 from evsnn_kernels.spec.learning import lateral_inverse, portable_exp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +20,11 @@ from reference.surrogate import (
     solve_inhibition,
     surrogate_forward,
 )
+from support import learn
 
 from evsnn.layers import Dense
-from evsnn.learning import LearningSettings, backpropagate
+from evsnn.learning import LearningSettings
 from evsnn.network import Network, NetworkSettings, Pass, parse_architecture
-from evsnn.parallel import Workers
 
 
 class Case:
@@ -77,7 +79,7 @@ class Case:
             for layer in range(len(self.sizes))
         ]
         empty = np.zeros((len(self.sizes), self.batch), np.int64)
-        return Pass(stacked, stacked[-1], np.zeros_like(stacked[-1]), empty, empty[1:])
+        return Pass(stacked, stacked[-1], np.zeros_like(stacked[-1]), empty[0], empty)
 
 
 def test_the_random_cases_have_active_and_silent_neurons():
@@ -86,10 +88,7 @@ def test_the_random_cases_have_active_and_silent_neurons():
 
 
 def gradients(case, threads=1, **settings):
-    with Workers(threads) as workers:
-        return backpropagate(
-            case.network(), case.forward(), case.labels, LearningSettings(**settings), workers
-        )
+    return learn(case.network(), case.forward(), case.labels, LearningSettings(**settings), threads)
 
 
 @settings(max_examples=25)
@@ -203,8 +202,7 @@ def test_a_wholly_silent_layer_passes_nothing_back_and_divides_by_nothing():
     silent = replace(
         forward, activities=[forward.activities[0]] + [np.zeros_like(a) for a in forward.activities[1:]]
     )
-    with Workers(1) as workers:
-        loss, found = backpropagate(case.network(), silent, case.labels, LearningSettings(), workers)
+    loss, found = learn(case.network(), silent, case.labels, LearningSettings())
     assert np.isfinite(loss).all()
     for gradient in found:
         assert (gradient.weight == 0).all()
@@ -221,9 +219,7 @@ def test_silent_outputs_still_learn():
             activities=[forward.activities[0], np.zeros_like(forward.activities[1])],
             counts=np.zeros_like(forward.counts),
         )
-        with Workers(1) as workers:
-            settings_ = LearningSettings(loss=loss)
-            _, found = backpropagate(case.network(), silent, case.labels, settings_, workers)
+        _, found = learn(case.network(), silent, case.labels, LearningSettings(loss=loss))
         active = case.x[0] > 0
         assert (found[0].weight[active, case.labels[0]] < 0).all()
 
@@ -255,3 +251,20 @@ def test_a_planted_error_is_found():
     assert np.abs(found[0].threshold).max() > 1e-3
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(wrong, found[0].threshold, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [layout.LOSS_CROSS_ENTROPY, layout.LOSS_MSE])
+def test_potentials_beyond_the_output_neurons_are_not_read(kind):
+    """A layer's state has columns up to a whole group of lanes."""
+    rng = np.random.default_rng(6)
+    counts = rng.integers(0, 5, (4, 10)).astype(np.float32)
+    padded = np.full((4, 16), np.nan, np.float32)
+    padded[:, :10] = rng.uniform(-3, 1, (4, 10))
+    found = []
+    for potential in (padded, np.ascontiguousarray(padded[:, :10])):
+        error, loss = np.empty((4, 10), np.float32), np.empty(4)
+        output_error(np.arange(4, dtype=np.uint16), counts, potential, kind, 0, error, loss, 0, 4)
+        found.append((error, loss))
+    for wide, narrow in zip(*found, strict=True):
+        assert np.isfinite(wide).all()
+        np.testing.assert_array_equal(wide, narrow)

@@ -7,25 +7,22 @@ import math
 import numpy as np
 import pytest
 from evsnn_kernels import layout
+from evsnn_kernels.cpu import conv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.convolution import convolution_matrix, simulate_conv, simulate_pool
 from reference.surrogate import cross_entropy, numerical_gradient, solve_inhibition
-from support import queue_of, run_layer, sorted_events
+from support import learn, queue_of, run_layer, scaled, simulate, sorted_events
 
+from evsnn.backends import CpuBackend
 from evsnn.errors import SettingsError
-from evsnn.events.queue import QueueBuffer
 from evsnn.layers import AveragePool, Conv2d, NeuronSettings
-from evsnn.learning import LearningSettings, backpropagate
+from evsnn.learning import LearningSettings
 from evsnn.network import Network, NetworkSettings, Pass, Simulator, parse_architecture
-from evsnn.parallel import Workers
 
 
 def run_conv(layer, samples, threads=1):
-    state = layer.new_state(len(samples))
-    with Workers(threads) as workers:
-        out, operations = layer.forward(queue_of(samples), state, QueueBuffer(), workers)
-    return [out.sample(s) for s in range(len(samples))], layer.membranes(state), operations
+    return simulate(layer, samples, threads)
 
 
 @st.composite
@@ -91,14 +88,11 @@ def test_pool_relays_in_order(shape, size, seed, span):
         return
     times, units = sorted_events(np.random.default_rng(seed), 90, int(np.prod(shape)), span)
     pool = AveragePool(shape, size)
-    with Workers(1) as workers:
-        out, operations = pool.forward(
-            queue_of([(times, units), (times[:0], units[:0])]), pool.new_state(2), QueueBuffer(), workers
-        )
+    (found, silent), _, operations = simulate(pool, [(times, units), (times[:0], units[:0])])
     expected = simulate_pool(times, units, shape, size)
-    np.testing.assert_array_equal(out.sample(0)[0], expected[0])
-    np.testing.assert_array_equal(out.sample(0)[1], expected[1])
-    assert len(out.sample(1)[0]) == 0
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert len(silent[0]) == 0
     assert operations.tolist() == [0, 0]
 
 
@@ -137,6 +131,14 @@ def test_threads_and_growing_queues_do_not_change_a_bit():
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(one[1], several[1])
         np.testing.assert_array_equal(one[2], several[2])
+
+
+def test_weights_are_transposed_map_by_map():
+    weight = np.random.default_rng(2).normal(size=(18, 5)).astype(np.float32)
+    transposed = np.full((5, 18), 7, np.float32)
+    conv.transpose(weight, transposed, 1, 4)
+    np.testing.assert_array_equal(transposed[1:4], weight.T[1:4])
+    assert (transposed[[0, 4]] == 7).all()
 
 
 ARCHITECTURE = "6x6x2-3C3p1-P2-4C2-5-3"
@@ -209,9 +211,8 @@ def gradients(seed, threads=1, **learning):
 
     arrays = [values.astype(np.float32) for values in stacked]
     empty = np.zeros((len(arrays), batch), np.int64)
-    forward = Pass(arrays, arrays[-1], np.zeros_like(arrays[-1]), empty, empty[1:])
-    with Workers(threads) as workers:
-        found_loss, found = backpropagate(net, forward, labels, LearningSettings(**learning), workers)
+    forward = Pass(arrays, arrays[-1], np.zeros_like(arrays[-1]), empty[0], empty)
+    found_loss, found = learn(net, forward, labels, LearningSettings(**learning), threads)
     return net, found_loss, found, loss, weights, thresholds
 
 
@@ -252,10 +253,10 @@ def test_pooled_events_weigh_a_quarter():
     """A pooled event moves the next layer's membrane by w / 4, and counts as 1/4 in learning."""
     net = Network.from_architecture("4x4-P2-3", settings=NetworkSettings(tau_ms=math.inf, alpha=100.0))
     dense = net.layers[1]
-    np.testing.assert_array_equal(dense._scaled[:, :3], dense.weight / dense.threshold * np.float32(0.25))
+    np.testing.assert_array_equal(scaled(dense), dense.weight / dense.threshold * np.float32(0.25))
     twice = Network.from_architecture("4x4-P2-P2-3", settings=NetworkSettings(alpha=100.0))
     np.testing.assert_array_equal(
-        twice.layers[2]._scaled[:, :3],
+        scaled(twice.layers[2]),
         twice.layers[2].weight / twice.layers[2].threshold * np.float32(1 / 16),
     )
 
@@ -267,8 +268,7 @@ def test_pooled_activity_is_the_mean_over_the_window(text, sizes):
     """What learning sees of a pooling layer, one after the other, a window of one pixel included."""
     net = Network.from_architecture(text, settings=NetworkSettings(alpha=100.0))
     times, units = sorted_events(np.random.default_rng(2), 60, 32, 500)
-    with Workers(1) as workers:
-        forward = Simulator(net.layers, workers).forward(queue_of([(times, units)]), 500)
+    forward = Simulator(net.layers, CpuBackend(1)).forward(queue_of([(times, units)]), 500)
     expected = np.bincount(units, minlength=32).reshape(2, 4, 4).astype(float)
     np.testing.assert_array_equal(forward.activities[0][0], expected.ravel())
     for index, size in enumerate(sizes, start=1):

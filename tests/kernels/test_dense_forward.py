@@ -10,11 +10,10 @@ from evsnn_kernels import layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.event_driven import simulate_dense
-from support import queue_of, run_layer, sorted_events
+from support import run_layer, simulate, sorted_events
 
-from evsnn.events.queue import QueueBuffer
+from evsnn.backends import CpuBackend
 from evsnn.layers import Dense, NeuronSettings
-from evsnn.parallel import Workers
 
 
 def reference(weight, threshold, neuron, times, units, *, exact=True):
@@ -174,6 +173,14 @@ def test_queues_grow_and_nothing_is_lost():
         assert_same(found[sample], potential[sample], reference(weight, threshold, neuron, times, units))
 
 
+def test_an_event_costs_one_operation_a_neuron():
+    rng = np.random.default_rng(3)
+    layer = Dense(rng.normal(0, 1, (6, 11)).astype(np.float32), np.ones(11, np.float32), NeuronSettings())
+    samples = [sorted_events(rng, n, 6, 1000) for n in (20, 0, 7)]
+    operations = simulate(layer, samples)[2]
+    assert operations.tolist() == [220, 0, 77]
+
+
 @pytest.mark.usefixtures("spread")
 @pytest.mark.parametrize("refractory_ms", [0.0, 2.0])
 def test_threads_do_not_change_a_bit(refractory_ms):
@@ -200,21 +207,20 @@ def test_state_carries_over_any_cut(refractory_ms, kappa):
         np.full(33, 0.8, np.float32),
         NeuronSettings(tau_ms=10.0, refractory_ms=refractory_ms, kappa=kappa),
     )
-    with Workers(1) as workers:
-        whole = layer.new_state(1)
-        expected = layer.forward(queue_of([(times, units)]), whole, QueueBuffer(), workers)[0].sample(0)
-        for wished in (1, 57, 199):
-            cut = wished
-            while times[cut] == times[cut - 1]:
-                cut += 1
-            state = layer.new_state(1)
-            parts = [
-                layer.forward(queue_of([part]), state, QueueBuffer(), workers)[0].sample(0)
-                for part in ((times[:cut], units[:cut]), (times[cut:], units[cut:]))
-            ]
-            np.testing.assert_array_equal(np.concatenate([parts[0][0], parts[1][0]]), expected[0])
-            np.testing.assert_array_equal(np.concatenate([parts[0][1], parts[1][1]]), expected[1])
-            np.testing.assert_array_equal(state.potential, whole.potential)
+    whole = layer.new_state(1, CpuBackend(1))
+    [expected], _, _ = simulate(layer, [(times, units)], state=whole)
+    for wished in (1, 57, 199):
+        cut = wished
+        while times[cut] == times[cut - 1]:
+            cut += 1
+        state = layer.new_state(1, CpuBackend(1))
+        parts = [
+            simulate(layer, [part], state=state)[0][0]
+            for part in ((times[:cut], units[:cut]), (times[cut:], units[cut:]))
+        ]
+        np.testing.assert_array_equal(np.concatenate([parts[0][0], parts[1][0]]), expected[0])
+        np.testing.assert_array_equal(np.concatenate([parts[0][1], parts[1][1]]), expected[1])
+        np.testing.assert_array_equal(state.potential, whole.potential)
 
 
 def test_the_comparison_finds_a_planted_error():

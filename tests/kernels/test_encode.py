@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
+from evsnn.backends import CpuBackend
 from evsnn.encoders import AugmentSettings, Encoder, EncoderSettings
 from evsnn.encoders.encode import poisson_table
 from evsnn.errors import SettingsError
-from evsnn.parallel import Workers
 
 
 def drawn(images, settings, *, seed=0, epoch=0, threads=1, augmentation=None, samples=None):
-    with Workers(threads) as workers:
-        encoder = Encoder(settings, seed, workers, augmentation)
+    with CpuBackend(threads) as backend:
+        encoder = Encoder(settings, seed, backend, augmentation)
         chosen = np.arange(len(images)) if samples is None else np.asarray(samples)
-        queue = encoder.draw(images, chosen, epoch)
+        queue = encoder.draw(images, chosen, epoch).fetch(backend)
         return [queue.sample(s) for s in range(len(queue))]
 
 
@@ -126,9 +126,9 @@ def test_seed_epoch_and_sample_give_other_events():
 
 
 def distorted(images, settings, **kwargs):
-    with Workers(1) as workers:
-        return Encoder(EncoderSettings(), kwargs.get("seed", 0), workers, settings)._distort(
-            images, np.arange(len(images)), kwargs.get("epoch", 0)
+    with CpuBackend(1) as backend:
+        return Encoder(EncoderSettings(), kwargs.get("seed", 0), backend, settings)._distort(
+            images, np.arange(len(images)), np.arange(len(images)), kwargs.get("epoch", 0)
         )
 
 

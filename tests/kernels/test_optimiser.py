@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from evsnn_kernels.cpu.regulariser import raise_thresholds
 from reference.optimisers import (
     adam_step,
     max_norm,
@@ -12,10 +13,10 @@ from reference.optimisers import (
     weight_regulariser_gradient,
 )
 
-from evsnn.errors import SettingsError
+from evsnn.backends import CpuBackend
+from evsnn.errors import DataError, SettingsError
 from evsnn.learning import Gradient, LearningSettings, Optimiser, rate_factor
 from evsnn.network import Network, NetworkSettings
-from evsnn.parallel import Workers
 
 SIZES = "12-9-4"
 
@@ -39,10 +40,15 @@ def batches(n=6, seed=0):
         yield gradients, activities
 
 
+def optimiser_of(net, settings, backend=None):
+    backend = backend or CpuBackend(1)
+    return Optimiser(net, [layer.place(backend) for layer in net.layers], settings)
+
+
 def trained(threads=1, **settings):
     net = network()
-    with Workers(threads) as workers:
-        optimiser = Optimiser(net, LearningSettings(**settings), workers)
+    with CpuBackend(threads) as backend:
+        optimiser = optimiser_of(net, LearningSettings(**settings), backend)
         for step, (gradients, activities) in enumerate(batches()):
             optimiser.step(gradients, activities, rate_factor("linear", step, 10))
     return net, optimiser
@@ -52,7 +58,6 @@ def assert_close(net, weights, thresholds):
     for layer, weight, threshold in zip(net.layers, weights, thresholds, strict=True):
         np.testing.assert_allclose(layer.weight, weight, rtol=2e-5, atol=1e-6)
         np.testing.assert_allclose(layer.threshold, threshold, rtol=2e-5, atol=1e-6)
-        np.testing.assert_array_equal(layer._scaled[:, : layer.n_out], layer.weight / layer.threshold)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
@@ -137,6 +142,17 @@ def test_sgd_with_momentum():
     assert_close(net, weights, thresholds)
 
 
+def test_thresholds_are_raised_to_their_floor_and_nan_stays():
+    floor = np.float32([0.5, 0.5, 0.5, 0.5, 0.5, 0.25])
+    threshold = np.float32([0.1, 0.5, 0.9, np.nan, -np.inf, 0.1])
+    with np.errstate(invalid="ignore"):
+        expected = np.maximum(threshold, floor)
+    raise_thresholds(floor, threshold, 1, 6)
+    np.testing.assert_array_equal(threshold[1:], expected[1:])
+    assert np.isnan(threshold[3])
+    assert threshold[0] == np.float32(0.1)
+
+
 def test_thresholds_stay_fixed_without_a_rate():
     net, _ = trained(threshold_lr=0.0)
     for layer, start in zip(net.layers, network().layers, strict=True):
@@ -162,31 +178,39 @@ def test_threads_do_not_change_a_bit():
 
 def test_moments_never_become_denormal():
     net = network()
-    with Workers(1) as workers:
-        optimiser = Optimiser(net, LearningSettings(beta1=0.1, beta2=0.1), workers)
-        for step in range(80):
-            size = 1e-3 if step == 0 else 0.0
-            gradients = [
-                Gradient(np.full_like(layer.weight, size), np.full_like(layer.threshold, size))
-                for layer in net.layers
-            ]
-            optimiser.step(gradients, next(batches(1))[1])
-            for array in optimiser.state().values():
-                assert ((array == 0) | (np.abs(array) > 1.2e-38)).all()
+    optimiser = optimiser_of(net, LearningSettings(beta1=0.1, beta2=0.1))
+    for step in range(80):
+        size = 1e-3 if step == 0 else 0.0
+        gradients = [
+            Gradient(np.full_like(layer.weight, size), np.full_like(layer.threshold, size))
+            for layer in net.layers
+        ]
+        optimiser.step(gradients, next(batches(1))[1])
+        for array in optimiser.state().values():
+            assert ((array == 0) | (np.abs(array) > 1.2e-38)).all()
     assert all((array == 0).all() for array in optimiser.state().values())
 
 
 def test_state_survives_and_refuses_another_shape():
     _net, optimiser = trained()
-    with Workers(1) as workers:
-        other = Optimiser(network(), LearningSettings(), workers)
-        other.restore(optimiser.state(), optimiser.step_number)
-        for name, array in optimiser.state().items():
-            np.testing.assert_array_equal(other.state()[name], array)
-        with pytest.raises(Exception, match="missing or has another shape"):
-            Optimiser(Network.from_architecture("3-2"), LearningSettings(), workers).restore(
-                optimiser.state(), 1
-            )
+    other = optimiser_of(network(), LearningSettings())
+    other.restore(optimiser.state(), optimiser.step_number)
+    for name, array in optimiser.state().items():
+        np.testing.assert_array_equal(other.state()[name], array)
+    with pytest.raises(DataError, match="missing or has another shape"):
+        optimiser_of(Network.from_architecture("3-2"), LearningSettings()).restore(optimiser.state(), 1)
+
+
+def test_a_step_renews_the_weights_over_thresholds():
+    net = network()
+    placed = [layer.place(CpuBackend(1)) for layer in net.layers]
+    before = [each.scaled.copy() for each in placed]
+    gradients, activities = next(batches(1))
+    Optimiser(net, placed, LearningSettings(threshold_lr=1.0)).step(gradients, activities)
+    for layer, each, old in zip(net.layers, placed, before, strict=True):
+        found = each.scaled[:, : layer.n_out]
+        np.testing.assert_array_equal(found, layer.weight / layer.threshold)
+        assert not np.array_equal(each.scaled, old)
 
 
 def test_schedules():

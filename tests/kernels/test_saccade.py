@@ -15,6 +15,7 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import poisson
 
+from evsnn.backends import CpuBackend
 from evsnn.datasets.encoding import encode_images
 from evsnn.datasets.images import ImageSet
 from evsnn.datasets.sampling import FreshEvents
@@ -22,7 +23,6 @@ from evsnn.encoders import AugmentSettings, Encoder, EncoderSettings, SaccadeSet
 from evsnn.encoders.saccade import PATH, blur_taps, saccade_path, saccade_tables
 from evsnn.encoders.settings import encoder_settings
 from evsnn.errors import SettingsError
-from evsnn.parallel import Workers
 
 #: No noise, no differences between pixels, recordings or events.
 IDEAL = SaccadeSettings(
@@ -37,10 +37,10 @@ IDEAL = SaccadeSettings(
 
 
 def drawn(images, settings, *, seed=0, epoch=0, threads=1, augmentation=None, samples=None):
-    with Workers(threads) as workers:
-        encoder = Encoder(settings, seed, workers, augmentation)
+    with CpuBackend(threads) as backend:
+        encoder = Encoder(settings, seed, backend, augmentation)
         chosen = np.arange(len(images)) if samples is None else np.asarray(samples)
-        queue = encoder.draw(images, chosen, epoch)
+        queue = encoder.draw(images, chosen, epoch).fetch(backend)
         return [queue.sample(s) for s in range(len(queue))]
 
 
@@ -296,8 +296,8 @@ def test_the_path_is_a_triangle():
 
 def test_a_set_in_memory_keeps_images_and_shape():
     images = ImageSet(pictures(450, (4, 4)), np.zeros(450, np.uint16), 2)
-    with Workers(1) as workers:
-        data = encode_images(images, SaccadeSettings(duration_ms=16.0), 3, workers)
+    with CpuBackend(1) as backend:
+        data = encode_images(images, SaccadeSettings(duration_ms=16.0), 3, backend)
     assert data.check().shape == (2, 10, 10)
     assert data.images.shape == (450, 4, 4)
     direct = drawn(images.images, SaccadeSettings(duration_ms=16.0), seed=3)
@@ -308,11 +308,11 @@ def test_a_set_in_memory_keeps_images_and_shape():
 
 def test_fresh_events_must_have_the_shape_of_the_set():
     images = ImageSet(pictures(3, (4, 4)), np.zeros(3, np.uint16), 2)
-    with Workers(1) as workers:
-        data = encode_images(images, SaccadeSettings(duration_ms=16.0), 0, workers)
-        FreshEvents(data, SaccadeSettings(), AugmentSettings(), 0, workers)
+    with CpuBackend(1) as backend:
+        data = encode_images(images, SaccadeSettings(duration_ms=16.0), 0, backend)
+        FreshEvents(data, SaccadeSettings(), AugmentSettings(), 0, backend)
         with pytest.raises(SettingsError, match="makes events of shape"):
-            FreshEvents(data, EncoderSettings(), AugmentSettings(), 0, workers)
+            FreshEvents(data, EncoderSettings(), AugmentSettings(), 0, backend)
 
 
 def test_settings_travel_as_plain_values():

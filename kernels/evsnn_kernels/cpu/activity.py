@@ -19,11 +19,13 @@ def activity(
     decay_low: F32,
     kind: Scalar,
     end_time: Scalar,
+    scale: Scalar,
     out_activity: F32,
+    out_active: I64,
     first: Scalar,
     last: Scalar,
 ) -> None:
-    """Sum spike counts, or traces exp((t - end_time) / tau), of samples first:last.
+    """Sum spike counts, or traces exp((t - end_time) / tau), of samples first:last, times ``scale``.
 
     Parameters
     ----------
@@ -35,8 +37,12 @@ def activity(
         ``ACTIVITY_COUNTS`` or ``ACTIVITY_TRACE``.
     end_time : int64
         End of the presentation in microseconds; later events count in full.
+    scale : float32
+        Weight of an event.
     out_activity : float32 (n_samples, n)
         Overwritten.
+    out_active : int64 (n_samples,)
+        Units whose activity is not 0.
     """
     for s in range(first, last):
         for i in range(out_activity.shape[1]):
@@ -47,3 +53,9 @@ def activity(
             else:
                 left = max(end_time - np.int64(times[e]), np.int64(0))
                 out_activity[s, units[e]] += decay_factor(left, decay_high, decay_low)
+        active = 0
+        for i in range(out_activity.shape[1]):
+            out_activity[s, i] *= scale
+            if out_activity[s, i] != np.float32(0.0):
+                active += 1
+        out_active[s] = active

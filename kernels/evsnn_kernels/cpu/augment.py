@@ -16,6 +16,7 @@ GRID = 5
 @cpu_kernel
 def distort(
     images: U8,
+    rows: I64,
     sample: I64,
     shift: Scalar,
     shear: Scalar,
@@ -28,13 +29,15 @@ def distort(
     first: Scalar,
     last: Scalar,
 ) -> None:
-    """Shift, rotate, shear, scale and bend images ``images[sample[s]]`` for s in first:last.
+    """Shift, rotate, shear, scale and bend images ``images[rows[s]]`` for s in first:last.
 
     Parameters
     ----------
     images : uint8 (n, H, W)
+    rows : int64 (n_samples,)
+        Index of each image.
     sample : int64 (n_samples,)
-        Index of each image, also the counter of its random numbers.
+        Counter of its random numbers.
     shift : float32
         Largest shift in pixels, each axis.
     shear : float32
@@ -56,7 +59,7 @@ def distort(
     step_y = np.float32(GRID - 1) / np.float32(max(height - 1, 1))
     step_x = np.float32(GRID - 1) / np.float32(max(width - 1, 1))
     for s in range(first, last):
-        image = images[sample[s]]
+        image = images[rows[s]]
         a, b, c, d = philox(0, sample[s], epoch, PURPOSE_AUGMENT, key_low, key_high)
         e, f, _, _ = philox(1, sample[s], epoch, PURPOSE_AUGMENT, key_low, key_high)
         shift_y = centre_y + shift * signed_unit(unit_interval(a))

@@ -30,8 +30,8 @@ def output_error(
     labels : uint16 (n_samples,)
     counts : float32 (n_samples, n_out)
         Output spike counts.
-    potential : float32 (n_samples, n_out)
-        Residual membrane potential over threshold.
+    potential : float32 (n_samples, n_out or more)
+        Residual membrane potential over threshold; columns beyond the neurons are not read.
     kind : int64
         ``LOSS_CROSS_ENTROPY`` or ``LOSS_MSE``.
     normalise : int64

@@ -321,6 +321,20 @@ def active_inputs(
 
 
 @cpu_kernel
+def transpose(weight: F32, out_transposed: F32, first: Scalar, last: Scalar) -> None:
+    """Weights of maps first:last as rows, for :func:`propagate`.
+
+    Parameters
+    ----------
+    weight : float32 (kernel * kernel * channels, maps)
+    out_transposed : float32 (maps, kernel * kernel * channels)
+    """
+    for m in range(first, last):
+        for row in range(weight.shape[0]):
+            out_transposed[m, row] = weight[row, m]
+
+
+@cpu_kernel
 def propagate(
     activity: F32,
     weight: F32,
@@ -343,7 +357,7 @@ def propagate(
     ----------
     activity : float32 (n_samples, channels * height * width)
     weight : float32 (maps, kernel * kernel * channels)
-        Transposed, so that an active neuron reads one contiguous row.
+        Of :func:`transpose`, so that an active neuron reads one contiguous row.
     normalise : int64
         1: multiply by sqrt(M / m), M inputs of which m are active.
     height, width, kernel, stride, padding, out_width : int64

@@ -113,6 +113,7 @@ def forward(
     floor: Scalar,
     kappa: Scalar,
     refractory: Scalar,
+    neurons: Scalar,
     potential: F32,
     last_update: I64,
     last_spike: I64,
@@ -120,6 +121,7 @@ def forward(
     out_units: U32,
     out_slot: I64,
     out_count: I64,
+    out_operations: I64,
     first: Scalar,
     last: Scalar,
 ) -> None:
@@ -139,12 +141,16 @@ def forward(
         Lateral inhibition in [-1, 0]; 0 for none.
     refractory : int64
         Refractory period in microseconds; 0 for none.
+    neurons : int64
+        Neurons of the layer, n_out.
     potential : float32 (n_samples, padded(n_out))
         State. What lies beyond the neurons never reaches a threshold.
     last_update, last_spike : int64
         State.
     out_times, out_units, out_slot, out_count
         Output queue.
+    out_operations : int64 (n_samples,)
+        Synaptic operations: events times neurons.
     """
     n_out = weight.shape[1]
     rows = weight.reshape(-1)
@@ -210,3 +216,4 @@ def forward(
                         last_spike[s, i] = time
             begin = end
         out_count[s] = produced
+        out_operations[s] = count[s] * neurons

@@ -21,6 +21,7 @@ def forward(
     out_units: U32,
     out_slot: I64,
     out_count: I64,
+    out_operations: I64,
     first: Scalar,
     last: Scalar,
 ) -> None:
@@ -34,6 +35,8 @@ def forward(
         Input size and pooling size; rows and columns that fill no whole window have no target.
     out_times, out_units, out_slot, out_count
         Output queue, sorted by (time, unit).
+    out_operations : int64 (n_samples,)
+        0: a relay costs no synaptic operation.
     """
     out_height = height // size
     out_width = width // size
@@ -59,6 +62,7 @@ def forward(
                 out_units[at] = relayed
             produced += 1
         out_count[s] = produced
+        out_operations[s] = 0
 
 
 @cpu_kernel

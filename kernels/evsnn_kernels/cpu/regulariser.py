@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evsnn_kernels.jit import cpu_kernel
+from evsnn_kernels.jit import cpu_kernel, larger
 from evsnn_kernels.layout import F32, F64, Scalar
 from evsnn_kernels.spec.learning import norm_factor, norm_penalty
 
@@ -75,3 +75,13 @@ def balance_thresholds(activity: F32, rate: Scalar, threshold: F32, first: Scala
                 fired += 1
         change = np.float32(np.int64(n) * fired - fired_total) / np.float32(n_samples)
         threshold[i] = threshold[i] + rate * change
+
+
+@cpu_kernel
+def raise_thresholds(floor: F32, threshold: F32, first: Scalar, last: Scalar) -> None:
+    """Raise the thresholds of neurons first:last that are below ``floor``, float32 (n,), to it.
+
+    NaN stays: it must not pass for a threshold.
+    """
+    for i in range(first, last):
+        threshold[i] = larger(threshold[i], floor[i])

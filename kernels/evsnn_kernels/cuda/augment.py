@@ -15,6 +15,7 @@ from evsnn_kernels.spec.random import philox, unit_interval
 @cuda_kernel(threads=256)
 def distort(
     images: U8,
+    rows: I64,
     sample: I64,
     shift: Scalar,
     shear: Scalar,
@@ -27,7 +28,7 @@ def distort(
     first: Scalar,
     last: Scalar,
 ) -> None:
-    """Shift, rotate, shear, scale and bend images ``images[sample[s]]``; a block a sample.
+    """Shift, rotate, shear, scale and bend images ``images[rows[s]]``; a block a sample.
 
     See :func:`evsnn_kernels.cpu.augment.distort`. Every thread draws the map for itself, and its share of
     the elastic grid.
@@ -43,7 +44,7 @@ def distort(
     step_y = np.float32(GRID - 1) / np.float32(max(height - 1, 1))
     step_x = np.float32(GRID - 1) / np.float32(max(width - 1, 1))
     for s in range(first + cuda.blockIdx.x, last, cuda.gridDim.x):
-        image = images[sample[s]]
+        image = images[rows[s]]
         a, b, c, d = philox(0, sample[s], epoch, PURPOSE_AUGMENT, key_low, key_high)
         e, f, _, _ = philox(1, sample[s], epoch, PURPOSE_AUGMENT, key_low, key_high)
         shift_y = centre_y + shift * signed_unit(unit_interval(a))

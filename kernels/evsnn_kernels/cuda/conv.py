@@ -340,6 +340,15 @@ def active_inputs(
 
 
 @cuda_kernel(threads=128)
+def transpose(weight: F32, out_transposed: F32, first: Scalar, last: Scalar) -> None:
+    """Weights of maps first:last as rows; see the CPU twin. A block a map."""
+    m = first + cuda.blockIdx.x
+    if m < last:
+        for row in range(cuda.threadIdx.x, weight.shape[0], cuda.blockDim.x):
+            out_transposed[m, row] = weight[row, m]
+
+
+@cuda_kernel(threads=128)
 def propagate(
     activity: F32,
     weight: F32,

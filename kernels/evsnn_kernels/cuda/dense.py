@@ -51,6 +51,7 @@ def forward(
     floor: Scalar,
     kappa: Scalar,
     refractory: Scalar,
+    neurons: Scalar,
     potential: F32,
     last_update: I64,
     last_spike: I64,
@@ -58,6 +59,7 @@ def forward(
     out_units: U32,
     out_slot: I64,
     out_count: I64,
+    out_operations: I64,
     first: Scalar,
     last: Scalar,
 ) -> None:
@@ -184,3 +186,4 @@ def forward(
         if thread == 0:
             last_update[s] = updated
             out_count[s] = produced
+            out_operations[s] = count[s] * neurons

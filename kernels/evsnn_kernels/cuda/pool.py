@@ -37,6 +37,7 @@ def forward(
     out_units: U32,
     out_slot: I64,
     out_count: I64,
+    out_operations: I64,
     first: Scalar,
     last: Scalar,
 ) -> None:
@@ -68,6 +69,7 @@ def forward(
             arrival += n_relayed[t]
         if thread == threads - 1:
             out_count[s] = arrival + relays
+            out_operations[s] = 0
         for e in range(low, high):
             unit = _relayed(np.int64(units[e]), height, width, size)
             if unit >= 0:

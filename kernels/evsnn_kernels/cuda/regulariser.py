@@ -10,7 +10,7 @@ import numpy as np
 from numba import cuda, int32
 
 from evsnn_kernels.cuda.block import MAX_THREADS, summed
-from evsnn_kernels.jit import cuda_kernel
+from evsnn_kernels.jit import cuda_kernel, larger
 from evsnn_kernels.layout import F32, F64, Scalar
 from evsnn_kernels.spec.learning import norm_factor, norm_penalty
 
@@ -81,3 +81,10 @@ def balance_thresholds(activity: F32, rate: Scalar, threshold: F32, first: Scala
             change = np.float32(np.int64(n) * fired - fired_total) / np.float32(n_samples)
             threshold[i] = threshold[i] + rate * change
         cuda.syncthreads()
+
+
+@cuda_kernel(threads=128)
+def raise_thresholds(floor: F32, threshold: F32, first: Scalar, last: Scalar) -> None:
+    """Raise the thresholds of neurons first:last that are below ``floor`` to it; see the CPU twin."""
+    for i in range(first + cuda.grid(1), last, cuda.gridsize(1)):
+        threshold[i] = larger(threshold[i], floor[i])

@@ -1,21 +1,22 @@
-"""Threads over kernels: a kernel releases the interpreter lock and works on a range of its last dimension."""
+"""Threads over kernels: a kernel releases the interpreter lock and works on a range of samples or rows."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
+from evsnn.backends.base import LEAST_WORK, Array, Backend, Feed, Growing, HostArray, Part, T
 from evsnn.errors import SettingsError
 
 #: Ranges for each thread, so that a thread with cheap samples takes over from one with dear ones.
 RANGES_PER_THREAD = 3
-
-#: Elementary operations below which handing a kernel to threads costs more than it saves.
-LEAST_WORK = 200_000
 
 
 def available_threads() -> int:
@@ -25,7 +26,7 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-class Workers:
+class CpuBackend(Backend):
     """A pool of threads; results never depend on their number.
 
     Parameters
@@ -39,11 +40,25 @@ class Workers:
         If ``threads`` is below 1.
     """
 
+    name = "cpu"
+    device = None
+    room = math.inf
+
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise SettingsError(f"threads must be 1 or more, got {threads}")
         self.threads = threads or available_threads()
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+
+    @property
+    def host(self) -> CpuBackend:
+        """The backend itself."""
+        return self
+
+    @property
+    def draws_ahead(self) -> bool:
+        """With more than one thread."""
+        return self.threads > 1
 
     def run(
         self,
@@ -52,10 +67,7 @@ class Workers:
         *arguments: Any,  # noqa: ANN401 - whatever the kernel takes
         work: int = LEAST_WORK,
     ) -> None:
-        """Call ``kernel(*arguments, first, last)`` so that the ranges cover 0 to ``size``.
-
-        ``work`` is a rough number of elementary operations; little work is not spread over threads.
-        """
+        """Call the kernel for ranges that cover 0 to ``size``; see :meth:`Backend.run`."""
         if self._pool is None or size < 2 or work < LEAST_WORK:
             kernel(*arguments, 0, size)
             return
@@ -73,15 +85,41 @@ class Workers:
         for helper in helpers:
             helper.result()
 
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return an array of any content."""
+        return np.empty(shape, dtype)
+
+    def put(self, array: HostArray) -> Array:
+        """Return the array itself."""
+        return array
+
+    def fetch(self, *arrays: Array) -> list[HostArray]:
+        """Return the arrays themselves."""
+        return cast(list[HostArray], list(arrays))
+
+    def rows(self, array: Array) -> list[Array]:
+        """The rows of an array with two axes."""
+        return list(cast(HostArray, array))
+
+    def admit(self, queue: Growing, slot: Array, count: Array) -> Array | None:
+        """Look at once whether there was room."""
+        return count if queue.settle(cast(npt.NDArray[np.int64], count)) else None
+
+    def feed(self, parts: Iterator[Part[T]]) -> Feed[T]:
+        """Hand on the parts."""
+        return _Handed(parts)
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class _Handed(Feed[T]):
+    """Parts that are where kernels reach them."""
+
+    def __init__(self, parts: Iterator[Part[T]]) -> None:
+        self._parts = parts
+
+    def __next__(self) -> tuple[T, tuple[Array, ...]]:
+        return next(self._parts)
