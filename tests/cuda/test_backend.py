@@ -147,7 +147,7 @@ def test_a_set_that_does_not_fit_comes_chunk_by_chunk(toys, pictures, kind, monk
         options = {"augment": kind == "distorted", "event_augmentation": JITTER}
     learning = replace(PLAIN, batch_size=1)
     assert_equal(data, DENSE, CudaBackend(threads=1, data_bytes=room), learning=learning, **options)
-    assert len(chunks) >= 4
+    assert len(chunks) >= 3
     assert max(chunks) > 1
 
 
@@ -238,7 +238,7 @@ def test_without_memory_there_is_one_line(monkeypatch):
     with CudaBackend(threads=1) as backend:
         backend.put(np.zeros(7))  # memory that could be given back
         released = []
-        monkeypatch.setattr(Device, "release", released.append)
+        monkeypatch.setattr(Device, "release", lambda device: released.append(device.index))
 
         def full(device, shape, dtype):
             raise MemoryError
@@ -246,7 +246,7 @@ def test_without_memory_there_is_one_line(monkeypatch):
         monkeypatch.setattr(Device, "allocate", full)
         with pytest.raises(BackendError, match=r"CUDA device 0 has no 8 MiB left: .* --backend cpu"):
             backend.empty((1 << 20,), np.float64)
-        assert released
+        assert released == [0]
 
 
 def test_a_fetch_tells_that_a_queue_was_too_small():
