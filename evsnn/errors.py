@@ -16,3 +16,7 @@ class DataError(EvsnnError):
 
 class SettingsError(EvsnnError, ValueError):
     """A setting has a value that makes no sense."""
+
+
+class BackendError(EvsnnError):
+    """The wanted backend cannot be used on this machine: no driver, no card, no toolkit."""
