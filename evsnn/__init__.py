@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evsnn.checkpoint import load_model, save_model
     from evsnn.encoders.settings import AugmentSettings, EncoderSettings, SaccadeSettings
-    from evsnn.errors import DataError, EvsnnError, SettingsError
+    from evsnn.errors import BackendError, DataError, EvsnnError, SettingsError
     from evsnn.events.augment import EventAugmentSettings
     from evsnn.events.core import Events, EventSet
     from evsnn.events.file import EventFile, EventSplit, open_events
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnswerCurve": "evsnn.training.over_time",
     "AugmentSettings": "evsnn.encoders.settings",
+    "BackendError": "evsnn.errors",
     "DataError": "evsnn.errors",
     "EncoderSettings": "evsnn.encoders.settings",
     "Evaluation": "evsnn.training.evaluation",
@@ -55,6 +56,7 @@ _HOMES = {
 __all__ = [
     "AnswerCurve",
     "AugmentSettings",
+    "BackendError",
     "DataError",
     "EncoderSettings",
     "Evaluation",

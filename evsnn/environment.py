@@ -22,7 +22,17 @@ def package_version(name: str) -> str:
 
 
 def describe_environment(threads: int, *, backend: str = "cpu", gpu: str | None = None) -> dict[str, Any]:
-    """Git revision, processor, system, versions and threads, as ``result.json`` stores them."""
+    """Git revision, processor, system, versions and threads, as ``result.json`` stores them.
+
+    Parameters
+    ----------
+    threads : int
+        Threads that were used.
+    backend : str
+        ``cpu`` or ``cuda``.
+    gpu : str, optional
+        Name of the CUDA card that was used.
+    """
     return {
         "git_revision": _git_revision(),
         "cpu": _cpu_name(),
@@ -34,6 +44,13 @@ def describe_environment(threads: int, *, backend: str = "cpu", gpu: str | None 
         "python": platform.python_version(),
         **{name: package_version(name) for name in _PACKAGES},
     }
+
+
+def kernel_cache() -> str | None:
+    """Folder of compiled kernels; None where none can be written, so that every process compiles anew."""
+    from evsnn_kernels import cache  # noqa: PLC0415 - importing it decides about the folder
+
+    return os.environ.get("NUMBA_CACHE_DIR") if cache.enabled() else None
 
 
 def peak_memory_mb() -> float | None:

@@ -76,6 +76,7 @@ def test_imports_go_down_only(copy):
         ("evsnn/layers/dense.py", "import evsnn.encoders.encode"),
         ("evsnn/events/queue.py", "def late():\n    import evsnn.layers.dense"),
         ("evsnn/errors.py", "import evsnn.events.core"),
+        ("evsnn/backends/system.py", "from evsnn.layers.dense import Dense"),
         ("evsnn/plots/events.py", "from evsnn.events.core import Events"),
         ("evsnn/training/fit.py", "import evsnn.pictures"),
     ],

@@ -80,7 +80,7 @@ def chosen_backend(name: str, threads: int | None, device: int) -> tuple[Backend
     backend = open_backend(name, threads=threads, device=device, tell=reasons.append)
     if backend.device is not None:
         return backend, f"On CUDA device {device}, {backend.device}"
-    because = f": {reasons[0]}" if reasons else ""
+    because = f": {reasons[0].partition(';')[0]}" if reasons else ""  # `info --system` has the remedy
     return backend, f"On the CPU, {backend.host.threads} threads{because}"
 
 

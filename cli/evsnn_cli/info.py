@@ -12,27 +12,112 @@ from evsnn_cli.console import json_option, print_json
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--system/--no-system",
+    default=False,
+    show_default=True,
+    help="Describe this installation and machine instead of FILE.",
+)
 @json_option
-def info(file: Path, as_json: bool) -> None:
+def info(file: Path | None, system: bool, as_json: bool) -> None:
     """Say what FILE holds, and whether it is intact.
 
     FILE is an event file, a model or a run folder. Everything in it is read and its checksums are checked.
+
+    With --system instead of FILE, say which versions compute here and on what, and whether --backend cuda
+    would work; where it would not, what is missing.
     """
+    if system == (file is not None):
+        raise click.UsageError("Name either FILE or --system.")
+    summary = _file(file) if file is not None else _system()
+    if as_json:
+        print_json(summary)
+    elif file is not None:
+        _print(summary)
+    else:
+        _print(_system_lines(summary))
+
+
+def _file(path: Path) -> dict[str, Any]:
     from evsnn import checkpoint
     from evsnn.errors import DataError
 
-    if file.is_dir():
-        summary = _run_folder(file)
-    elif not file.exists():
-        raise DataError(f"{file}: no such file or folder")
+    if path.is_dir():
+        summary = _run_folder(path)
+    elif not path.exists():
+        raise DataError(f"{path}: no such file or folder")
     else:
-        summary = _model(file) if checkpoint.is_model(file) else _event_file(file)
-    summary["intact"] = True
-    if as_json:
-        print_json(summary)
-    else:
-        _print(summary)
+        summary = _model(path) if checkpoint.is_model(path) else _event_file(path)
+    return summary | {"intact": True}
+
+
+def _system() -> dict[str, Any]:
+    from evsnn.backends import available_threads
+    from evsnn.backends.system import find_cuda
+    from evsnn.environment import describe_environment, kernel_cache
+
+    def text(version: tuple[int, int]) -> str:
+        return f"{version[0]}.{version[1]}"
+
+    about = describe_environment(available_threads())
+    cuda = find_cuda()
+    return {
+        **{name: about[name] for name in ("evsnn", "python", "numpy", "numba", "llvmlite", "system", "cpu")},
+        "threads": about["threads"],
+        "kernel_cache": kernel_cache(),
+        "cuda": {
+            "target": cuda.target,
+            "driver": cuda.driver and text(cuda.driver),
+            "toolkit": cuda.toolkit
+            and {
+                "version": text(cuda.toolkit.version),
+                "origin": cuda.toolkit.origin,
+                "path": cuda.toolkit.path,
+            },
+            "cards": [
+                {
+                    "index": card.index,
+                    "name": card.name,
+                    "compute_capability": text(card.compute_capability),
+                    "memory_bytes": card.memory_bytes,
+                    "free_bytes": card.free_bytes,
+                    "problem": cuda.problem_with(card.index),
+                }
+                for card in cuda.cards
+            ],
+            "usable": cuda.problem_with(0) is None,
+            "problem": cuda.problem_with(0),
+        },
+    }
+
+
+def _system_lines(summary: dict[str, Any]) -> dict[str, Any]:
+    """What --system says, as text: a label and a line each."""
+    from evsnn.backends.system import SIMULATOR
+
+    cuda = summary["cuda"]
+    none = "not looked for" if cuda["target"] == SIMULATOR else "none"
+    lines = {name: value for name, value in summary.items() if name not in {"kernel_cache", "cuda"}}
+    lines["kernel cache"] = summary["kernel_cache"] or "none: every process compiles anew"
+    lines["CUDA target"] = cuda["target"]
+    lines["CUDA driver"] = cuda["driver"] or none
+    toolkit = cuda["toolkit"]
+    lines["CUDA toolkit"] = "{version} ({origin}: {path})".format(**toolkit) if toolkit else none
+    lines["CUDA cards"] = len(cuda["cards"]) or none
+    for card in cuda["cards"]:
+        parts = [card["name"], f"compute capability {card['compute_capability']}", _gib(card["memory_bytes"])]
+        if card["free_bytes"] is not None:
+            parts.append(f"{_gib(card['free_bytes'])} free")
+        # A problem of all cards, or of the card that is the default, is the last line.
+        own = f"; {card['problem']}" if card["problem"] not in {None, cuda["problem"]} else ""
+        lines[f"CUDA card {card['index']}"] = ", ".join(parts) + own
+    lines["--backend cuda"] = "should work" if cuda["usable"] else f"does not work: {cuda['problem']}"
+    return lines
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def _event_file(path: Path) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 from evsnn.backends.base import Backend
 from evsnn.backends.cpu import CpuBackend
-from evsnn.errors import SettingsError
-
-BACKENDS = ("auto", "cpu", "cuda")
+from evsnn.backends.system import backend_of_choice
 
 
 def open_backend(
@@ -39,12 +37,6 @@ def open_backend(
     SettingsError
         If there is no such backend, or ``threads`` is below 1.
     """
-    if name not in BACKENDS:
-        raise SettingsError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    if name == "cpu":
-        return CpuBackend(threads)
-    from evsnn.backends.system import backend_of_choice  # noqa: PLC0415 - only where CUDA is in question
-
     chosen, reason = backend_of_choice(name, device)
     if reason is not None and tell is not None:
         tell(reason)

@@ -30,7 +30,7 @@ BACKENDS: Final = ("auto", "cpu", "cuda")
 SIMULATOR: Final = "simulator"
 
 #: Oldest numba-cuda that the extras ``cuda12`` and ``cuda13`` install.
-LEAST_NUMBA_CUDA: Final[Version] = (0, 20)
+LEAST_NUMBA_CUDA: Final = (0, 30, 4)
 
 #: Oldest version of CUDA that numba-cuda works with.
 LEAST_CUDA: Final[Version] = (12, 0)
@@ -114,7 +114,7 @@ class Toolkit:
 
 @dataclass(frozen=True)
 class CudaSystem:
-    """What CUDA there is.
+    """What CUDA there is. Under the simulator driver, toolkit and cards are not looked for.
 
     Attributes
     ----------
@@ -252,12 +252,13 @@ def _software_problem(
         return f"{target} is too old, evsnn needs {_text(LEAST_NUMBA_CUDA)} or later: {_EXTRA}"
     if toolkit is None:
         return f"{target} finds no complete CUDA toolkit, without {', '.join(missing)}: {_EXTRA}"
-    # Code of any version of CUDA runs on every driver of the same major version, if nvJitLink assembles it.
+    # What nvJitLink assembles runs on every driver of its major version (NVIDIA, CUDA Compatibility: minor
+    # version compatibility); without it the driver reads the PTX, and must know its version.
     needed = (toolkit.version[0], 0) if toolkit.links else toolkit.version
     if driver < needed:
         other = f", or {_FRESH.format('cuda12')}" if toolkit.version[0] > LEAST_CUDA[0] else ""
         return (
-            f"the NVIDIA driver is too old: it supports CUDA {_text(driver)} at most, the toolkit "
+            f"the NVIDIA driver is too old: it supports CUDA {_text(driver)} at most, the toolkit of CUDA "
             f"{_text(toolkit.version)} needs {_text(needed)} or later: update the driver{other}"
         )
     return None
@@ -267,8 +268,9 @@ def _card_problem(card: Card, toolkit: Toolkit) -> str | None:
     known = toolkit.compute_capabilities
     which = f"card {card.index} ({card.name}, compute capability {_text(card.compute_capability)})"
     if card.compute_capability < known[0]:
-        older = card.compute_capability >= _LEAST_OF_CUDA12 and toolkit.version[0] > 12
-        remedy = _FRESH.format("cuda12") if older else "choose another card with --device, or --backend cpu"
+        with_cuda12 = card.compute_capability >= _LEAST_OF_CUDA12
+        other = "choose another card with --device, or --backend cpu"
+        remedy = _FRESH.format("cuda12") if with_cuda12 else other
         return (
             f"{which} is too old for CUDA {_text(toolkit.version)}, "
             f"which compiles for {_text(known[0])} and later: {remedy}"
@@ -276,8 +278,8 @@ def _card_problem(card: Card, toolkit: Toolkit) -> str | None:
     # nvJitLink refuses what it does not know; a driver knows its own cards.
     if toolkit.links and card.compute_capability not in known:
         return (
-            f"{which} is not known to CUDA {_text(toolkit.version)}, "
-            f"which compiles up to {_text(known[-1])}: {_FRESH.format('cuda13')}"
+            f"{which} is unknown to CUDA {_text(toolkit.version)}, which compiles for "
+            f"{_text(known[0])} to {_text(known[-1])}: {_FRESH.format('cuda13')}"
         )
     return None
 
@@ -323,14 +325,13 @@ def _installed(package: str) -> str:
         return "of unknown version"
 
 
-def _numbers(text: str) -> Version:
-    """First two numbers of a version; none count as new, since nothing says that it is old."""
-    numbers = [int(number) for number in re.findall(r"\d+", text)[:2]]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else (sys.maxsize, 0)
+def _numbers(text: str) -> tuple[int, ...]:
+    """Numbers of a version; none count as new, since nothing says that it is old."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)) or (sys.maxsize,)
 
 
-def _text(number: Version) -> str:
-    return f"{number[0]}.{number[1]}"
+def _text(number: tuple[int, ...]) -> str:
+    return ".".join(map(str, number))
 
 
 # The driver
