@@ -152,7 +152,7 @@ def evsnn_process(*arguments: object, before: str = "", **options) -> Outcome:
 
 def weights(path: Path) -> list[np.ndarray]:
     """All parameters of a model file."""
-    return [array for layer in load_model(path).layers for array in (layer.weight, layer.threshold)]
+    return [array for layer in load_model(path).spiking_layers for array in (layer.weight, layer.threshold)]
 
 
 def same_bits(left: Path, right: Path) -> bool:

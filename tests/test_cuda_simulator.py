@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import evsnn_process, same_bits
 
 TESTS = Path(__file__).parent
 
@@ -33,6 +35,27 @@ def test_every_cuda_kernel_equals_its_cpu_twin_in_the_simulator():
     assert passed
     assert int(passed[1]) >= LEAST
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--arch 784-16-10 --alpha 4,2", "--arch 28x28-2C3-P13-10 --alpha 2,0.2 --no-augment --rate 1"],
+    ids=["dense", "convolution"],
+)
+def test_the_command_learns_the_same_bits_as_on_the_cpu(tmp_path, options):
+    common = [*options.split(), *["--limit", "8", "--epochs", "1", "--batch-size", "4", "--threads", "1"]]
+    simulated = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    for backend, environment in (("cpu", os.environ), ("cuda", simulated)):
+        done = evsnn_process(
+            "train", "--backend", backend, "--out", tmp_path / backend, *common, env=environment
+        )
+        assert done.code == 0, done.err
+    assert same_bits(tmp_path / "cpu" / "model.h5", tmp_path / "cuda" / "model.h5")
+    results = [json.loads((tmp_path / b / "result.json").read_text()) for b in ("cpu", "cuda")]
+    assert results[1]["environment"]["backend"] == "cuda"
+    for name in ("test_accuracy", "spikes_per_sample", "synaptic_operations_per_sample"):
+        assert results[0][name] == results[1][name]
+    assert min(results[0]["spikes_per_sample"]) > 0
 
 
 def test_importing_the_library_does_not_import_cuda():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from evsnn.backends.base import Backend
 from evsnn.backends.cpu import CpuBackend
 from evsnn.backends.system import backend_of_choice
+from evsnn.errors import BackendError
 
 
 def open_backend(
@@ -38,13 +39,18 @@ def open_backend(
         If there is no such backend, or ``threads`` is below 1.
     """
     chosen, reason = backend_of_choice(name, device)
+    if chosen == "cuda":
+        from evsnn.backends.cuda import CudaBackend  # noqa: PLC0415 - imports numba.cuda
+
+        try:
+            return CudaBackend(device, threads)
+        except BackendError as error:
+            if name == "cuda":
+                raise
+            reason = str(error)
     if reason is not None and tell is not None:
         tell(reason)
-    if chosen == "cpu":
-        return CpuBackend(threads)
-    from evsnn.backends.cuda import CudaBackend  # noqa: PLC0415 - imports numba.cuda
-
-    return CudaBackend(device, threads)
+    return CpuBackend(threads)
 
 
 @contextmanager

@@ -107,6 +107,8 @@ class CudaBackend(Backend):
 
     Raises
     ------
+    BackendError
+        If the device cannot be opened.
     SettingsError
         If ``threads`` is below 1.
     """
@@ -116,7 +118,13 @@ class CudaBackend(Backend):
 
     def __init__(self, device: int = 0, threads: int | None = None, data_bytes: float | None = None) -> None:
         self._host = CpuBackend(threads)
-        self._device = Device(device)
+        try:
+            self._device = Device(device)
+        except Exception as error:  # whatever the driver says: busy, exclusive, out of memory
+            line = " ".join(str(error).split())
+            raise BackendError(
+                f"CUDA device {device} cannot be opened: {line}; use --backend cpu or another --device"
+            ) from error
         self._data_bytes = data_bytes
         self._spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[_Block]] = {}
         self._pinned: dict[tuple[tuple[int, ...], np.dtype[Any]], list[HostArray]] = {}

@@ -11,7 +11,7 @@ from evsnn_kernels.cuda.device import Device
 from support import toy_events
 
 from evsnn import EncoderSettings, EventAugmentSettings, LearningSettings, Network, NetworkSettings, fit
-from evsnn.backends import CpuBackend, QueueTooSmallError
+from evsnn.backends import CpuBackend, QueueTooSmallError, open_backend
 from evsnn.backends.cuda import CudaBackend, DeviceArray
 from evsnn.backends.stage import Stage
 from evsnn.datasets.encoding import encode_images
@@ -263,3 +263,17 @@ def test_a_fetch_tells_that_a_queue_was_too_small():
         assert backend.fetch(queue.count)[0].tolist() == [64, 64]
         queue = buffer.fill(2, produce, counts)
         assert backend.fetch(queue.count)[0].tolist() == [64, 65]
+
+
+def test_a_device_that_cannot_be_opened_is_one_line_and_no_obstacle_to_auto(monkeypatch):
+    def busy(device, index):
+        raise RuntimeError("[46] Call to cuDevicePrimaryCtxRetain results in\nCUDA_ERROR_DEVICE_UNAVAILABLE")
+
+    monkeypatch.setattr(Device, "__init__", busy)
+    with pytest.raises(BackendError, match=r"^CUDA device 0 cannot be opened: .*UNAVAILABLE; use [^\n]*$"):
+        open_backend("cuda")
+    monkeypatch.setattr("evsnn.backends.choice.backend_of_choice", lambda name, device: ("cuda", None))
+    told = []
+    with open_backend("auto", threads=1, tell=told.append) as backend:
+        assert backend.name == "cpu"
+    assert "UNAVAILABLE" in told[0]
