@@ -270,7 +270,7 @@ class SpikingLayer(Layer):
             QueueBuffer(backend),
             backend.put(self.weight),
             backend.put(self.threshold),
-            backend.put(np.zeros((self.fan_in, width), np.float32)),
+            backend.put(layout.aligned_zeros((self.fan_in, width))),
             (backend.put(decay_high), backend.put(decay_low)),
         )
         self.refresh(placed)

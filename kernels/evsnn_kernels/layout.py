@@ -107,6 +107,14 @@ def decay_tables(tau_us: float) -> tuple[F32, F32]:
     return high, low
 
 
+def aligned_zeros(shape: tuple[int, int]) -> F32:
+    """float32 zeros that begin at a cache line: no vector of a row of 16 n values lies in two of them."""
+    size = shape[0] * shape[1]
+    room = np.zeros(4 * size + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    return room[begin : begin + 4 * size].view(np.float32).reshape(shape)
+
+
 def padded(n: int) -> int:
     """Round a number of values up to whole groups of ``LANES``."""
     return -(-n // LANES) * LANES

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 from evsnn_kernels import layout
+from evsnn_kernels.cpu import dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.event_driven import simulate_dense
-from support import run_layer, simulate, sorted_events
+from support import queue_of, run_layer, simulate, sorted_events
 
 from evsnn.backends import CpuBackend
 from evsnn.layers import Dense, NeuronSettings
@@ -65,6 +67,51 @@ def test_equals_the_reference_bit_for_bit(case):
     weight, threshold, neuron, (times, units) = case
     (found,), potential = run_layer(weight, threshold, neuron, [(times, units)])
     assert_same(found, potential[0], reference(weight, threshold, neuron, times, units))
+
+
+@pytest.mark.parametrize("n_out", [8, 16, 24, 63, 64, 65, 100, 128, 129, 200, 248, 264, 300])
+@pytest.mark.parametrize("span", [5, 4000])
+def test_tiles_of_neurons_equal_the_reference(n_out, span):
+    """Neurons that do not act on each other run tile by tile; every width of a tile meets its edges here."""
+    rng = np.random.default_rng(n_out + span)
+    weight = np.round(rng.normal(0.1, 0.5, (9, n_out)) * 4) / 4
+    threshold, neuron = np.full(n_out, 0.5), NeuronSettings(tau_ms=3.0, clamp=1.0)
+    samples = [sorted_events(rng, n, 9, span) for n in (60, 0, 1, 200)]
+    found, potential = run_layer(weight, threshold, neuron, samples)
+    for sample, (times, units) in enumerate(samples):
+        assert_same(found[sample], potential[sample], reference(weight, threshold, neuron, times, units))
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 7, 40])
+def test_the_first_events_are_stored_where_a_slot_is_too_small(capacity):
+    rng = np.random.default_rng(capacity)
+    n_out = 136
+    layer = Dense(
+        rng.normal(0.3, 0.5, (6, n_out)).astype(np.float32), np.ones(n_out, np.float32), NeuronSettings()
+    )
+    samples = [sorted_events(rng, n, 6, 3000) for n in (50, 20, 50)]
+    events, expected, operations = simulate(layer, samples)
+    backend, queue = CpuBackend(1), queue_of(samples)
+    state = layer.new_state(3, backend)
+    slot = np.array([0, 5000, 5000 + capacity, 10_000 + capacity])
+    times, units = np.full(slot[-1], 7, np.uint32), np.full(slot[-1], 7, np.uint32)
+    count, used = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    placed = layer.place(backend)
+    dense.forward(
+        *(queue.times, queue.units, queue.start, queue.count),
+        *(placed.scaled, *placed.decay, np.float32(-layer.neuron.clamp), np.float32(0.0), 0, n_out),
+        *(*state.arrays(), times, units, slot, count, used, 0, 3),
+    )
+    np.testing.assert_array_equal(count, [len(t) for t, _ in events])
+    assert count[1] > capacity
+    for sample, (low, high) in enumerate(itertools.pairwise(slot)):
+        stored = min(count[sample], high - low)
+        np.testing.assert_array_equal(times[low : low + stored], events[sample][0][:stored])
+        np.testing.assert_array_equal(units[low : low + stored], events[sample][1][:stored])
+        assert (times[low + stored : high] == 7).all()
+    np.testing.assert_array_equal(layer.membranes(state.potential), expected)
+    np.testing.assert_array_equal(used, operations)
+    np.testing.assert_array_equal(state.last_update, [t[-1] for t, _ in samples])
 
 
 @settings(max_examples=150)

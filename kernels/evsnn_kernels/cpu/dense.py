@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from evsnn_kernels.cpu.tiles import by_tiles
 from evsnn_kernels.cpu.vector import load, lowest_bit, store
 from evsnn_kernels.jit import cpu_kernel, cpu_part
 from evsnn_kernels.layout import F32, I64, LANES, U32, U64, Scalar
@@ -154,14 +155,45 @@ def forward(
     """
     n_out = weight.shape[1]
     rows = weight.reshape(-1)
+    # Neurons that do not act on each other need not take turns.
+    apart = kappa == np.float32(0.0) and refractory == 0
+    before = np.empty((0, 0), np.float32)
+    if apart:
+        before = potential[first:last].copy()
+        by_tiles(
+            times,
+            units,
+            start,
+            count,
+            rows,
+            decay_high,
+            decay_low,
+            floor,
+            potential,
+            last_update,
+            out_times,
+            out_units,
+            out_slot,
+            out_count,
+            first,
+            last,
+        )
     words = np.empty((n_out + WORD - 1) // WORD, np.uint64)
     fired = np.empty(n_out, np.uint32)
     kept = np.empty(n_out, np.float32)
     recent = np.empty(n_out, np.uint32)
     for s in range(first, last):
-        v = potential[s]
+        out_operations[s] = count[s] * neurons
         slot = out_slot[s]
         capacity = out_slot[s + 1] - slot
+        if apart:
+            if out_count[s] <= capacity:
+                if count[s] > 0:
+                    last_update[s] = times[start[s] + count[s] - 1]
+                continue
+            # The first events are wanted, and tiles found others: once more, in the order of time.
+            potential[s] = before[s - first]
+        v = potential[s]
         produced = 0
         n_recent = 0
         if refractory > 0:
@@ -216,4 +248,3 @@ def forward(
                         last_spike[s, i] = time
             begin = end
         out_count[s] = produced
-        out_operations[s] = count[s] * neurons

@@ -1,9 +1,10 @@
 """Several float32 values as one: what LLVM can do with a vector, and Numba cannot express in Python.
 
-``load`` takes ``LANES`` neighbours of an array, ``store`` puts them back. Between the two they may be
-multiplied by a scalar, added to lanes or to a scalar, held above a scalar with ``max`` and compared with
+``load`` takes ``LANES`` neighbours of an array, ``store`` puts them back; ``load_64`` and ``store_64`` do the
+same with 64 of them, and so on. Between the two they may be
+multiplied by a scalar, added to their like or to a scalar, held above a scalar with ``max`` and compared with
 ``>=``, which gives a bit mask: enough for the functions of :mod:`evsnn_kernels.spec.neuron`, which thus
-mean the same for one neuron and for eight. Each operation is rounded as its scalar twin is.
+mean the same for one neuron and for many. Each operation is rounded as its scalar twin is.
 
 Compared with a plain loop, which LLVM vectorises only where it can prove that arrays do not overlap and that
 the loop is long, short rows (the maps of one place) run at full width.
@@ -21,53 +22,55 @@ from numba.extending import intrinsic, models, overload, register_model
 
 from evsnn_kernels.layout import LANES
 
-_FLOATS: Final = ir.VectorType(ir.FloatType(), LANES)
+#: Bits of a mask.
+_BITS: Final = 64
 
 
-class _LanesType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name=f"float32 x {LANES}")
+class _VectorType(types.Type):
+    def __init__(self, width: int) -> None:
+        super().__init__(name=f"float32 x {width}")
+        self.width = width
+        self.floats = ir.VectorType(ir.FloatType(), width)
 
 
-_LANES: Final = _LanesType()
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Any) -> None:
+        super().__init__(manager, vector, vector.floats)  # type: ignore[no-untyped-call]  # Numba has no types
 
 
-@register_model(_LanesType)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, lanes: Any) -> None:
-        super().__init__(manager, lanes, _FLOATS)  # type: ignore[no-untyped-call]  # Numba has no types
-
-
-def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Pointer to the lanes that begin at an index of an array, the first two arguments."""
+def _address(vector: _VectorType, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to the values that begin at an index of an array, the first two arguments."""
     data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-    return builder.bitcast(builder.gep(data, [arguments[1]]), _FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(data, [arguments[1]]), vector.floats.as_pointer())
 
 
-def _splat(builder: Any, value: Any) -> Any:
+def _splat(vector: _VectorType, builder: Any, value: Any) -> Any:
     index = ir.IntType(32)
-    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(index, 0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(index, LANES), [0] * LANES))
+    one = builder.insert_element(ir.Constant(vector.floats, ir.Undefined), value, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, vector.width), [0] * vector.width)
+    return builder.shuffle_vector(one, one, zeros)
 
 
-def _load(typing_context: Any, array: Any, first: Any) -> Any:
-    """Lanes ``array[first : first + LANES]`` of a contiguous float32 vector."""
+def _access(vector: _VectorType) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Functions that load a vector ``array[first : first + width]`` and store it there."""
 
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_address(context, builder, signature, arguments), align=4)
+    def load(typing_context: Any, array: Any, first: Any) -> Any:
+        def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.load(_address(vector, context, builder, signature, arguments), align=4)
 
-    return _LANES(array, types.intp), body
+        return vector(array, types.intp), body
 
+    def store(typing_context: Any, array: Any, first: Any, values: Any) -> Any:
+        def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address = _address(vector, context, builder, signature, arguments)
+            builder.store(arguments[2], address, align=4)
+            return context.get_dummy_value()
 
-def _store(typing_context: Any, array: Any, first: Any, lanes: Any) -> Any:
-    """Write lanes to ``array[first : first + LANES]``."""
+        return types.void(array, types.intp, vector), body
 
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature, arguments)
-        builder.store(arguments[2], address, align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, _LANES), body
+    # Numba supplies the typing context; callers see only the arguments after it.
+    return intrinsic(load), intrinsic(store)
 
 
 def _lowest_bit(typing_context: Any, mask: Any) -> Any:
@@ -79,26 +82,39 @@ def _lowest_bit(typing_context: Any, mask: Any) -> Any:
     return types.intp(types.uint64), body
 
 
-# Numba supplies the typing context; callers see only the arguments after it.
-load: Callable[..., Any] = intrinsic(_load)
-store: Callable[..., Any] = intrinsic(_store)
+def _where(typing_context: Any, mask: Any, a: Any, b: Any) -> Any:
+    """Values of one vector where a bit of a mask is set, of another where it is not."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits, *vectors = arguments
+        width = signature.args[1].width
+        if width < _BITS:
+            bits = builder.trunc(bits, ir.IntType(width))
+        return builder.select(builder.bitcast(bits, ir.VectorType(ir.IntType(1), width)), *vectors)
+
+    return a(types.uint64, a, a), body
+
+
 lowest_bit: Callable[..., Any] = intrinsic(_lowest_bit)
+where: Callable[..., Any] = intrinsic(_where)
 
 
-def _operation(python: Any, other: Any, result: Any, emit: Callable[[Any, Any, Any], Any]) -> None:
-    """Give lanes an operation with lanes, or with a scalar that all of them share."""
+def _operation(
+    vector: _VectorType, python: Any, other: Any, result: Any, emit: Callable[[Any, Any, Any], Any]
+) -> None:
+    """Give a vector an operation with its like, or with a scalar that all its values share."""
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b = arguments
-        return emit(builder, a, b if other is _LANES else _splat(builder, b))
+        return emit(builder, a, b if other is vector else _splat(vector, builder, b))
 
     def operation(typing_context: Any, a: Any, b: Any) -> Any:
-        return result(_LANES, other), body
+        return result(vector, other), body
 
     inner: Any = intrinsic(operation)
 
     def choose(a: Any, b: Any) -> Any:
-        if (a, b) != (_LANES, other):
+        if (a, b) != (vector, other):
             return None
         return lambda a, b: inner(a, b)  # noqa: PLW0108 - Numba compares its signature with this function's
 
@@ -112,12 +128,23 @@ def _emit_max(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _emit_mask(builder: Any, a: Any, b: Any) -> Any:
-    bits = builder.bitcast(builder.fcmp_ordered(">=", a, b), ir.IntType(LANES))
-    return builder.zext(bits, ir.IntType(64))
+    reached = builder.fcmp_ordered(">=", a, b)
+    bits = builder.bitcast(reached, ir.IntType(reached.type.count))
+    return bits if reached.type.count == _BITS else builder.zext(bits, ir.IntType(_BITS))
 
 
-_operation(operator.mul, types.float32, _LANES, lambda builder, a, b: builder.fmul(a, b))
-_operation(operator.add, types.float32, _LANES, lambda builder, a, b: builder.fadd(a, b))
-_operation(operator.add, _LANES, _LANES, lambda builder, a, b: builder.fadd(a, b))
-_operation(max, types.float32, _LANES, _emit_max)
-_operation(operator.ge, types.float32, types.uint64, _emit_mask)
+def _with_operations(width: int) -> _VectorType:
+    vector = _VectorType(width)
+    _operation(vector, operator.mul, types.float32, vector, lambda builder, a, b: builder.fmul(a, b))
+    _operation(vector, operator.add, types.float32, vector, lambda builder, a, b: builder.fadd(a, b))
+    _operation(vector, operator.add, vector, vector, lambda builder, a, b: builder.fadd(a, b))
+    _operation(vector, max, types.float32, vector, _emit_max)
+    _operation(vector, operator.sub, types.float32, vector, lambda builder, a, b: builder.fsub(a, b))
+    _operation(vector, operator.ge, types.float32, types.uint64, _emit_mask)
+    return vector
+
+
+load, store = _access(_with_operations(LANES))
+load_16, store_16 = _access(_with_operations(16))
+load_32, store_32 = _access(_with_operations(32))
+load_64, store_64 = _access(_with_operations(64))

@@ -1,0 +1,327 @@
+"""Neurons that do not act on each other, tile by tile: membrane potentials stay in registers.
+
+Without lateral inhibition and refractory period a neuron needs to know nothing of the others. So some of
+them, a tile, go through all events of a sample before the next ones do: a membrane potential is loaded and
+stored once a sample instead of once an event, and the tile's weights stay in the cache from sample to
+sample. The arithmetic of each neuron is that of :mod:`evsnn_kernels.cpu.dense`, operation by operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from evsnn_kernels.cpu.vector import (
+    load,
+    load_16,
+    load_32,
+    load_64,
+    lowest_bit,
+    store,
+    store_16,
+    store_32,
+    store_64,
+    where,
+)
+from evsnn_kernels.jit import cpu_part
+from evsnn_kernels.layout import F32, I64, U32, U64, Scalar
+from evsnn_kernels.spec.neuron import clamped, decay_factor, decayed, reaches, received, reset
+
+
+def _passes(load: Callable[..., Any], store: Callable[..., Any], step: int) -> Callable[..., None]:
+    """Make the part of :func:`by_tiles` for ``step`` neurons at a time."""
+
+    def run(
+        code: I64,
+        factor: F32,
+        offset: U64,
+        rows: F32,
+        floor: Scalar,
+        potential: F32,
+        hit_event: U64,
+        hit_mask: U64,
+        out_event: U64,
+        out_units: U32,
+        out_slot: I64,
+        out_count: I64,
+        first: Scalar,
+        last: Scalar,
+        base: Scalar,
+        high: Scalar,
+    ) -> Scalar:
+        width = potential.shape[1]
+        membranes = potential.reshape(-1)
+        # The weights of one tile stay in the cache for all samples.
+        while base + step <= high:
+            for s in range(first, last):
+                row = s * width + base
+                slot = out_slot[s] - out_slot[first]
+                capacity = out_slot[s + 1] - out_slot[s]
+                produced = out_count[s]
+                hits = np.uint64(0)
+                v = load(membranes, row)
+                for e in range(offset[s - first], offset[s - first + 1]):
+                    v = received(decayed(v, factor[e]), load(rows, (code[e] >> 1) + base))
+                    if code[e] & 1:
+                        v = clamped(v, floor)
+                        mask = reaches(v)
+                        if mask != np.uint64(0):
+                            v = where(mask, reset(v), v)
+                            hit_event[hits] = e
+                            hit_mask[hits] = mask
+                            hits += np.uint64(1)
+                store(membranes, row, v)
+                for hit in range(hits):
+                    mask = hit_mask[hit]
+                    while mask != np.uint64(0):
+                        bit = lowest_bit(mask)
+                        mask = mask & (mask - np.uint64(1))
+                        if produced < capacity:
+                            out_event[slot + produced] = hit_event[hit]
+                            out_units[slot + produced] = base + bit
+                        produced += 1
+                out_count[s] = produced
+            base += step
+        return base
+
+    return cpu_part(run)
+
+
+_passes_8 = _passes(load, store, 8)
+_passes_16 = _passes(load_16, store_16, 16)
+_passes_32 = _passes(load_32, store_32, 32)
+_passes_64 = _passes(load_64, store_64, 64)
+
+
+@cpu_part
+def _passes_128(
+    code: I64,
+    factor: F32,
+    offset: U64,
+    rows: F32,
+    floor: Scalar,
+    potential: F32,
+    hit_event: U64,
+    hit_mask: U64,
+    hit_upper: U64,
+    out_event: U64,
+    out_units: U32,
+    out_slot: I64,
+    out_count: I64,
+    first: Scalar,
+    last: Scalar,
+    base: Scalar,
+    high: Scalar,
+) -> Scalar:
+    """Two vectors side by side: while one waits for its last operation, the other goes on."""
+    width = potential.shape[1]
+    membranes = potential.reshape(-1)
+    while base + 128 <= high:
+        for s in range(first, last):
+            row = s * width + base
+            slot = out_slot[s] - out_slot[first]
+            capacity = out_slot[s + 1] - out_slot[s]
+            produced = out_count[s]
+            hits = np.uint64(0)
+            v = load_64(membranes, row)
+            w = load_64(membranes, row + 64)
+            for e in range(offset[s - first], offset[s - first + 1]):
+                at = (code[e] >> 1) + base
+                v = received(decayed(v, factor[e]), load_64(rows, at))
+                w = received(decayed(w, factor[e]), load_64(rows, at + 64))
+                if code[e] & 1:
+                    v = clamped(v, floor)
+                    w = clamped(w, floor)
+                    mask = reaches(v)
+                    upper = reaches(w)
+                    if mask | upper != np.uint64(0):
+                        v = where(mask, reset(v), v)
+                        w = where(upper, reset(w), w)
+                        hit_event[hits] = e
+                        hit_mask[hits] = mask
+                        hit_upper[hits] = upper
+                        hits += np.uint64(1)
+            store_64(membranes, row, v)
+            store_64(membranes, row + 64, w)
+            for hit in range(hits):
+                mask = hit_mask[hit]
+                upper = hit_upper[hit]
+                shift = 0
+                while mask | upper != np.uint64(0):
+                    if mask == np.uint64(0):
+                        mask = upper
+                        upper = np.uint64(0)
+                        shift = 64
+                    i = shift + lowest_bit(mask)
+                    mask = mask & (mask - np.uint64(1))
+                    if produced < capacity:
+                        out_event[slot + produced] = hit_event[hit]
+                        out_units[slot + produced] = base + i
+                    produced += 1
+            out_count[s] = produced
+        base += 128
+    return base
+
+
+@cpu_part
+def by_tiles(
+    times: U32,
+    units: U32,
+    start: I64,
+    count: I64,
+    rows: F32,
+    decay_high: F32,
+    decay_low: F32,
+    floor: Scalar,
+    potential: F32,
+    last_update: I64,
+    out_times: U32,
+    out_units: U32,
+    out_slot: I64,
+    out_count: I64,
+    first: Scalar,
+    last: Scalar,
+) -> None:
+    """Simulate neurons that do not act on each other, some of them through all events before the next ones.
+
+    Their membrane potentials stay in registers meanwhile. The events of a sample that has more of them than
+    its slot holds are counted, but not the first ones. ``last_update`` is left to the caller.
+    """
+    width = potential.shape[1]
+    offset = np.zeros(last - first + 1, np.uint64)
+    for s in range(first, last):
+        offset[s - first + 1] = offset[s - first] + np.uint64(count[s])
+        out_count[s] = 0
+    # Of every event: its row of weights, times 2, plus 1 for the last one of a time; and the decay before it.
+    code = np.empty(offset[last - first], np.int64)
+    factor = np.ones(offset[last - first], np.float32)
+    for s in range(first, last):
+        before = last_update[s]
+        begin = start[s]
+        at = np.int64(offset[s - first])
+        for e in range(count[s]):
+            time = np.int64(times[begin + e])
+            if e == 0 or time != before:
+                factor[at + e] = decay_factor(time - before, decay_high, decay_low)
+                before = time
+            closing = e + 1 == count[s] or np.int64(times[begin + e + 1]) != time
+            code[at + e] = np.int64(units[begin + e]) * width * 2 + closing
+    most = count[first:last].max() if last > first else 0
+    # What a pass notes of each time at which some neuron fired.
+    hit_event = np.empty(most, np.uint64)
+    hit_mask = np.empty(most, np.uint64)
+    hit_upper = np.empty(most, np.uint64)
+    room = out_slot[last] - out_slot[first]
+    found_event = np.empty(room, np.uint64)
+    found_unit = np.empty(room, np.uint32)
+    base = _passes_128(
+        code,
+        factor,
+        offset,
+        rows,
+        floor,
+        potential,
+        hit_event,
+        hit_mask,
+        hit_upper,
+        found_event,
+        found_unit,
+        out_slot,
+        out_count,
+        first,
+        last,
+        0,
+        width,
+    )
+    base = _passes_64(
+        code,
+        factor,
+        offset,
+        rows,
+        floor,
+        potential,
+        hit_event,
+        hit_mask,
+        found_event,
+        found_unit,
+        out_slot,
+        out_count,
+        first,
+        last,
+        base,
+        width,
+    )
+    base = _passes_32(
+        code,
+        factor,
+        offset,
+        rows,
+        floor,
+        potential,
+        hit_event,
+        hit_mask,
+        found_event,
+        found_unit,
+        out_slot,
+        out_count,
+        first,
+        last,
+        base,
+        width,
+    )
+    base = _passes_16(
+        code,
+        factor,
+        offset,
+        rows,
+        floor,
+        potential,
+        hit_event,
+        hit_mask,
+        found_event,
+        found_unit,
+        out_slot,
+        out_count,
+        first,
+        last,
+        base,
+        width,
+    )
+    _passes_8(
+        code,
+        factor,
+        offset,
+        rows,
+        floor,
+        potential,
+        hit_event,
+        hit_mask,
+        found_event,
+        found_unit,
+        out_slot,
+        out_count,
+        first,
+        last,
+        base,
+        width,
+    )
+    # In the order of time; at one time, tiles have found the neurons in their order.
+    place = np.empty(most + 1, np.int64)
+    for s in range(first, last):
+        found = out_count[s]
+        if found <= out_slot[s + 1] - out_slot[s]:
+            at = out_slot[s] - out_slot[first]
+            before_first = offset[s - first]
+            place[: count[s] + 1] = 0
+            for j in range(at, at + found):
+                place[found_event[j] - before_first + np.uint64(1)] += 1
+            for e in range(count[s]):
+                place[e + 1] += place[e]
+            for j in range(at, at + found):
+                e = found_event[j] - before_first
+                to = out_slot[s] + place[e]
+                out_times[to] = times[start[s] + np.int64(e)]
+                out_units[to] = found_unit[j]
+                place[e] += 1
