@@ -69,17 +69,37 @@ def test_equals_the_reference_bit_for_bit(case):
     assert_same(found, potential[0], reference(weight, threshold, neuron, times, units))
 
 
+def run_with_slots(layer, samples, sizes):
+    """Queue and slots after one call of the kernel, its counters, and the state; slots begin full of sevens."""
+    backend, queue, n = CpuBackend(1), queue_of(samples), len(samples)
+    placed, state = layer.place(backend), layer.new_state(n, backend)
+    slot = np.concatenate([[0], np.cumsum(sizes)])
+    times, units = np.full(slot[-1], 7, np.uint32), np.full(slot[-1], 7, np.uint32)
+    count, operations = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    dense.forward(
+        *(queue.times, queue.units, queue.start, queue.count),
+        *(placed.scaled, *placed.decay, np.float32(-layer.neuron.clamp), np.float32(0.0), 0, layer.n_out),
+        *(*state.arrays(), times, units, slot, count, operations, 0, n),
+    )
+    return (times, units, slot), count, operations, state
+
+
 @pytest.mark.parametrize("n_out", [8, 16, 24, 63, 64, 65, 100, 128, 129, 200, 248, 264, 300])
 @pytest.mark.parametrize("span", [5, 4000])
 def test_tiles_of_neurons_equal_the_reference(n_out, span):
     """Neurons that do not act on each other run tile by tile; every width of a tile meets its edges here."""
     rng = np.random.default_rng(n_out + span)
-    weight = np.round(rng.normal(0.1, 0.5, (9, n_out)) * 4) / 4
-    threshold, neuron = np.full(n_out, 0.5), NeuronSettings(tau_ms=3.0, clamp=1.0)
+    weight = (np.round(rng.normal(0.1, 0.5, (9, n_out)) * 4) / 4).astype(np.float32)
+    layer = Dense(weight, np.full(n_out, 0.5, np.float32), NeuronSettings(tau_ms=3.0, clamp=1.0))
     samples = [sorted_events(rng, n, 9, span) for n in (60, 0, 1, 200)]
-    found, potential = run_layer(weight, threshold, neuron, samples)
+    # Room for all: a slot that is too small has the sample run again, neuron beside neuron.
+    (out_times, out_units, slot), count, _, state = run_with_slots(layer, samples, [200 * n_out] * 4)
+    potential = layer.membranes(state.potential)
     for sample, (times, units) in enumerate(samples):
-        assert_same(found[sample], potential[sample], reference(weight, threshold, neuron, times, units))
+        found = slice(slot[sample], slot[sample] + count[sample])
+        expected = reference(weight, layer.threshold, layer.neuron, times, units)
+        assert_same((out_times[found], out_units[found]), potential[sample], expected)
+    assert count[3] > 0
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 7, 40])
@@ -91,17 +111,7 @@ def test_the_first_events_are_stored_where_a_slot_is_too_small(capacity):
     )
     samples = [sorted_events(rng, n, 6, 3000) for n in (50, 20, 50)]
     events, expected, operations = simulate(layer, samples)
-    backend, queue = CpuBackend(1), queue_of(samples)
-    state = layer.new_state(3, backend)
-    slot = np.array([0, 5000, 5000 + capacity, 10_000 + capacity])
-    times, units = np.full(slot[-1], 7, np.uint32), np.full(slot[-1], 7, np.uint32)
-    count, used = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    placed = layer.place(backend)
-    dense.forward(
-        *(queue.times, queue.units, queue.start, queue.count),
-        *(placed.scaled, *placed.decay, np.float32(-layer.neuron.clamp), np.float32(0.0), 0, n_out),
-        *(*state.arrays(), times, units, slot, count, used, 0, 3),
-    )
+    (times, units, slot), count, used, state = run_with_slots(layer, samples, [5000, capacity, 5000])
     np.testing.assert_array_equal(count, [len(t) for t, _ in events])
     assert count[1] > capacity
     for sample, (low, high) in enumerate(itertools.pairwise(slot)):
