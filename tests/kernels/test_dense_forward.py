@@ -70,7 +70,7 @@ def test_equals_the_reference_bit_for_bit(case):
 
 
 def run_with_slots(layer, samples, sizes):
-    """Queue and slots after one call of the kernel, its counters, and the state; slots begin full of sevens."""
+    """Queue and slots after one call of the kernel, its counters, the state; slots begin full of sevens."""
     backend, queue, n = CpuBackend(1), queue_of(samples), len(samples)
     placed, state = layer.place(backend), layer.new_state(n, backend)
     slot = np.concatenate([[0], np.cumsum(sizes)])
