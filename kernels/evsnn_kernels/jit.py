@@ -75,12 +75,17 @@ def cpu_kernel(function: F) -> F:
 
 
 def cuda_kernel(
-    threads: int | Callable[..., int] = 128, shared_bytes: Callable[..., int] | None = None
+    threads: int | Callable[..., int] = 128,
+    shared_bytes: Callable[..., int] | None = None,
+    *,
+    indices: int = 1,
+    blocks: Callable[..., int] | None = None,
 ) -> Callable[[Callable[..., None]], CudaKernel]:
     """Make a CUDA kernel of a loop, compiled at its first launch (or without a card, to PTX).
 
     The kernel has the parameters of its CPU twin and runs one block for every index of ``first:last``:
-    ``index = first + cuda.blockIdx.x``. It must be right for any number of threads a block.
+    ``index = first + cuda.blockIdx.x``, unless ``indices`` or ``blocks`` say otherwise. It must be right for
+    any number of threads a block, and with ``indices`` or ``blocks`` for any number of blocks.
 
     Parameters
     ----------
@@ -88,6 +93,11 @@ def cuda_kernel(
         Threads a block of an ordinary launch; or, given the kernel's arguments, their number.
     shared_bytes : callable, optional
         Given the kernel's arguments, the bytes of dynamic shared memory that a block needs.
+    indices : int
+        Indices of the range for each block, where one is too little work.
+    blocks : callable, optional
+        Given the kernel's arguments, the blocks that share the work on an index, ``cuda.blockIdx.y``, where
+        there are too few indices to fill a card; default: one.
 
     Notes
     -----
@@ -97,7 +107,7 @@ def cuda_kernel(
     from evsnn_kernels.cuda.launch import CudaKernel  # noqa: PLC0415 - nobody without CUDA pays for it
 
     def decorate(function: Callable[..., None]) -> CudaKernel:
-        return CudaKernel(function, threads, shared_bytes)
+        return CudaKernel(function, threads, shared_bytes, indices, blocks)
 
     return decorate
 

@@ -6,6 +6,7 @@ Numba decides when it is imported whether it simulates, so these tests need a pr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -32,18 +33,30 @@ def same_bits(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
+def copies(arguments):
+    """The same arguments with arrays of their own."""
+    return [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
+
+
 @pytest.fixture
 def twins():
-    """Run a CPU kernel and its CUDA twin on copies of the arguments, compare all arrays, return them."""
+    """Run a CPU kernel and its CUDA twin on copies of the arguments, compare all arrays, return them.
+
+    The twin runs twice: its threads all at once, and one at a time from barrier to barrier.
+    """
+    # The simulator's own modules are there only while it is on.
+    from in_turns import in_turns
 
     def run(cpu, gpu, size, *args, threads=8):
-        ours = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
-        theirs = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        ours = copies(args)
         cpu(*ours, 0, size)
-        gpu.launch(size, *theirs, 0, size, threads=threads)
-        for position, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if isinstance(a, np.ndarray):
-                assert same_bits(a, b), f"argument {position}: {a} on the CPU, {b} on CUDA"
+        for schedule in (contextlib.nullcontext(), in_turns(seed=size)):
+            theirs = copies(args)
+            with schedule:
+                gpu.launch(size, *theirs, 0, size, threads=threads)
+            for position, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+                if isinstance(a, np.ndarray):
+                    assert same_bits(a, b), f"argument {position}: {a} on the CPU, {b} on CUDA"
         return ours
 
     return run

@@ -159,6 +159,7 @@ def test_distort(twins, shape, elastic):
         len(images),
         images,
         np.arange(len(images))[::-1].copy(),
+        np.arange(len(images)) + 5,
         *map(np.float32, (1.5, 0.3, 0.2, elastic)),
         *KEY,
         1,
@@ -272,6 +273,26 @@ def test_saccade(twins, settings):
     assert (count[1] > 0) == ("noise" in settings)
 
 
+@pytest.mark.parametrize("rows", [5, 7, 8, 9])
+def test_saccade_in_strips(twins, monkeypatch, rows):
+    """A strip of some of the sensor's 8 rows is watched by 6 more of the padded image's 16 rows of 13."""
+    monkeypatch.setattr(saccade, "_MOST_SHARED", 13 * (rows + 6))
+    *_, count = record(twins, pictures(2, 6, 3), 900, noise=1.5)
+    assert count[0] > 20
+
+
+def test_shared_memory_of_large_images():
+    def shared(height, width):
+        images = np.zeros((1, height, width), np.uint8)
+        return saccade.saccade.shared_bytes(images, None, None, *recording_settings())
+
+    assert shared(34, 34) == 4 * (34 + 10) ** 2
+    assert 4 * 11 * 138 < shared(128, 128) <= 45056
+    assert shared(128, 1000) <= 45056
+    with pytest.raises(ValueError, match=r"10x1200 is too wide.*on the CPU"):
+        shared(10, 1200)
+
+
 @pytest.mark.parametrize("threads", [1, 20, 21])
 def test_saccade_with_any_number_of_threads(twins, threads):
     """The sensor has 20 pixels."""
@@ -303,7 +324,18 @@ def test_encode_compiled_for_one_thread(room):
 def test_distort_compiled_for_one_thread():
     images = pictures(4, 28, 28)
     amounts = map(np.float32, (1.5, 0.3, 0.2, 1.5))
-    check(cpu_augment.distort, augment.distort, 4, images, np.arange(4), *amounts, *KEY, 1, images)
+    check(
+        cpu_augment.distort,
+        augment.distort,
+        4,
+        images,
+        np.arange(4),
+        np.arange(4) + 5,
+        *amounts,
+        *KEY,
+        1,
+        np.zeros_like(images),
+    )
 
 
 def test_augment_events_compiled_for_one_thread():

@@ -13,6 +13,7 @@ from evsnn_kernels.cpu import conv as cpu_conv
 from evsnn_kernels.cpu import dense as cpu_dense
 from evsnn_kernels.cpu import pool as cpu_pool
 from evsnn_kernels.cuda import activity, conv, dense, pool
+from one_thread import check
 
 NEURONS = {
     "plain": {},
@@ -81,8 +82,9 @@ def test_dense(twins, settings):
 
 @pytest.mark.parametrize("threads", [1, 7, 8, 9, 16])
 @pytest.mark.parametrize("n_out", [1, 8, 9, 17, 24, 25, 33, 64, 65])
-def test_dense_at_the_edges_of_blocks_and_words(twins, n_out, threads):
-    case = dense_case(n_out, n_out, n_events=16, kappa=-0.2, refractory=4)
+@pytest.mark.parametrize("kappa", [0.0, -0.2])
+def test_dense_at_the_edges_of_blocks_and_words(twins, n_out, threads, kappa):
+    case = dense_case(n_out, n_out, n_events=16, kappa=kappa, refractory=4)
     twins(cpu_dense.forward, dense.forward, 3, *case, threads=threads)
 
 
@@ -93,16 +95,29 @@ def test_dense_counts_what_does_not_fit(twins, slot):
 
 
 @pytest.mark.parametrize("span", [1, 4, 1000])
-def test_dense_time_groups_over_staged_chunks(twins, monkeypatch, span):
-    monkeypatch.setattr(dense, "_CHUNK", 8)
-    monkeypatch.setattr(dense, "_CHUNK_AND_NEXT", 9)
-    out = twins(cpu_dense.forward, dense.forward, 3, *dense_case(3, 9, span=span, kappa=-0.1, tau=500.0))
+@pytest.mark.parametrize(("kappa", "run", "run_words"), [(-0.1, 32, 1024), (0.0, 3, 1024), (0.0, 32, 10)])
+def test_dense_time_groups_over_staged_chunks_and_runs(twins, monkeypatch, span, kappa, run, run_words):
+    for name, value in {"_CHUNK": 8, "_RUN": run, "_RUN_WORDS": run_words}.items():
+        monkeypatch.setattr(dense, name, value)
+    case = dense_case(3, 65, span=span, kappa=kappa, tau=500.0)
+    out = twins(cpu_dense.forward, dense.forward, 3, *case)
     assert out[-2].sum() > 0
+
+
+@pytest.mark.parametrize("kappa", [0.0, -0.01])
+@pytest.mark.parametrize("slot", [2000, 500, 33])
+def test_dense_when_all_neurons_fire_at_all_events(twins, kappa, slot):
+    """Every bit of a run is set, and the queue ends somewhere in it."""
+    case = dense_case(6, 33, span=40, slot=slot, kappa=kappa)
+    case[4][:, :33] = 1.5
+    out = twins(cpu_dense.forward, dense.forward, 3, *case)
+    assert out[-2].max() > 700
 
 
 def test_dense_in_global_memory(twins, monkeypatch):
     monkeypatch.setattr(dense, "_MOST_SHARED", 4)
-    twins(cpu_dense.forward, dense.forward, 3, *dense_case(4, 20, kappa=-0.2))
+    for kappa in (0.0, -0.2):
+        twins(cpu_dense.forward, dense.forward, 3, *dense_case(4, 20, kappa=kappa))
 
 
 def test_a_range_leaves_other_samples_alone(twins):
@@ -164,12 +179,21 @@ def test_conv_shapes(twins, shape, threads):
 
 @pytest.mark.parametrize("span", [1, 5, 5000])
 @pytest.mark.parametrize("refractory", [0, 7])
-def test_conv_in_small_pieces(twins, monkeypatch, span, refractory):
-    for name, value in {"_CHUNK": 4, "_CHUNK_AND_NEXT": 5, "_WORDS": 1, "_BITS": 32}.items():
+@pytest.mark.parametrize("words", [1, 9, 1024])
+@pytest.mark.parametrize("maps", [5, 33])
+def test_conv_in_small_pieces(twins, monkeypatch, span, refractory, words, maps):
+    """Spikes of a time group that have words for the places of no event, of one, of the whole image."""
+    for name, value in {"_CHUNK": 4, "_WORDS": words, "_SETS": 2 * words, "_BITS": 32 * words}.items():
         monkeypatch.setattr(conv, name, value)
-    case = conv_case(3, span=span, maps=5, kappa=-0.15, refractory=refractory, tau=3000.0)
+    case = conv_case(3, span=span, maps=maps, kappa=-0.15, refractory=refractory, tau=3000.0)
     out = twins(cpu_conv.forward, conv.forward, 3, *case)
     assert out[-2].sum() > 0
+
+
+def test_a_kernel_that_needs_too_much_shared_memory_is_refused():
+    case = conv_case(1, size=(64, 64), kernel=47, padding=46)
+    with pytest.raises(ValueError, match=r"conv\.forward needs 57564 bytes of shared memory .* use the CPU"):
+        conv.forward.launch(3, *case, 0, 3)
 
 
 @pytest.mark.parametrize("slot", [0, 1, 6])
@@ -215,7 +239,12 @@ def learning_case(seed, *, maps=3, channels=2, size=(6, 5), kernel=3, stride=1, 
     ],
     ids=str,
 )
-def test_learning_of_a_convolution(twins, shape, threads):
+@pytest.mark.parametrize("small", [False, True])
+def test_learning_of_a_convolution(twins, monkeypatch, shape, threads, small):
+    if small:
+        pieces = {"_SAMPLES": 3, "_SAMPLES_AND_END": 4, "_INPUTS": 5, "_INPUT_WORDS": 1}
+        for name, value in (pieces | {"_PRODUCTS": 11, "_LISTED": 20, "_PLACES": 3}).items():
+            monkeypatch.setattr(conv, name, value)
     c = learning_case(7, **shape)
     ordered = np.full((c.n, c.places * layout.padded(c.maps)), 7, np.float32)
     active = np.full((c.n, c.places), 7, np.uint8)
@@ -241,7 +270,11 @@ def test_learning_of_a_convolution(twins, shape, threads):
 
 @pytest.mark.parametrize("span", [1, 6, 1000])
 @pytest.mark.parametrize(("slot", "size"), [(100, 2), (3, 2), (0, 3), (100, 4)])
-def test_pool(twins, span, slot, size):
+@pytest.mark.parametrize("small", [False, True])
+def test_pool(twins, monkeypatch, span, slot, size, small):
+    if small:
+        for name, value in {"_CHUNK": 9, "_CHUNK_WORDS": 1, "_WINDOW": 7}.items():
+            monkeypatch.setattr(pool, name, value)
     rng = np.random.default_rng(8)
     queue = events(rng, 3, 2 * 7 * 5, 50, span)
     case = (*queue, 7, 5, size, *room(3, slot), np.full(3, 7, np.int64))
@@ -292,6 +325,54 @@ def test_a_count_ends_where_float32_does(twins, monkeypatch):
 def test_transpose(twins, rows, maps):
     weight = np.random.default_rng(rows).normal(size=(rows, maps)).astype(np.float32)
     twins(cpu_conv.transpose, conv.transpose, maps, weight, np.full((maps, rows), 7, np.float32))
+
+
+SETTINGS = {"kappa": -0.1, "refractory": 30}
+
+
+@pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["independent", "inhibited"])
+def test_dense_compiled_for_one_thread(settings):
+    case = dense_case(12, 300, span=3000, n_events=900, slot=9000, tau=1e3, **settings)
+    out = check(cpu_dense.forward, dense.forward, 3, *case)
+    assert out[-2].max() > 1000
+
+
+@pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["independent", "inhibited"])
+def test_conv_compiled_for_one_thread(settings):
+    shape = {"maps": 20, "size": (12, 11), "kernel": 5, "padding": 1}
+    case = conv_case(13, **shape, span=500, n_events=900, slot=9000, tau=1e3, **settings)
+    out = check(cpu_conv.forward, conv.forward, 3, *case)
+    assert out[-2].max() > 500
+
+
+def test_learning_of_a_convolution_compiled_for_one_thread():
+    c = learning_case(14, maps=20, channels=3, size=(12, 11), kernel=5, padding=1)
+    ordered = np.zeros((c.n, c.places * layout.padded(c.maps)), np.float32)
+    case = (c.delta, c.maps, ordered, np.zeros((c.n, c.places), np.uint8))
+    _, _, *places = check(cpu_conv.by_place, conv.by_place, c.n, *case)
+    listed = np.zeros((c.n, c.activity.shape[1], 3), np.int32), np.zeros(c.n, np.int64)
+    case = (c.activity, *c.geometry[:2], *listed)
+    *_, inputs, n_inputs = check(cpu_conv.active_inputs, conv.active_inputs, c.n, *case)
+    case = (c.activity, c.weight, 1, *c.geometry, c.out_size[1], *places, np.zeros_like(c.activity))
+    check(cpu_conv.propagate, conv.propagate, c.n, *case)
+    gradient = np.zeros((c.rows, c.maps), np.float32)
+    case = (c.activity, inputs, n_inputs, *places, c.scale, *c.geometry, *c.out_size, gradient)
+    check(cpu_conv.weight_gradient, conv.weight_gradient, c.geometry[2] ** 2, *case)
+    case = (c.delta, c.scale, c.places, np.zeros(c.maps, np.float32))
+    check(cpu_conv.threshold_gradient, conv.threshold_gradient, c.maps, *case)
+    check(cpu_conv.transpose, conv.transpose, c.rows, c.weight, np.zeros((c.rows, c.maps), np.float32))
+
+
+def test_queues_compiled_for_one_thread():
+    rng = np.random.default_rng(15)
+    queue = events(rng, 3, 2 * 60 * 60, 5000, 2000)
+    case = (*queue, 60, 60, 2, *room(3, 9000), np.zeros(3, np.int64))
+    check(cpu_pool.forward, pool.forward, 3, *case)
+    tables = layout.decay_tables(700.0)
+    for kind in (layout.ACTIVITY_COUNTS, layout.ACTIVITY_TRACE):
+        out = np.zeros((3, 7200), np.float32), np.zeros(3, np.int64)
+        case = (*queue, *tables, kind, 2000, np.float32(0.3), *out)
+        check(cpu_activity.activity, activity.activity, 3, *case)
 
 
 def test_a_fused_multiply_add_is_noticed(twins, monkeypatch):

@@ -134,7 +134,10 @@ def test_propagate(twins, n_in, n_out, normalise):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (4, 3), (5, 64)])
-def test_propagate_in_tiles(twins, monkeypatch, rows, columns):
+@pytest.mark.parametrize("listed", [1, 3, 11])
+def test_propagate_in_tiles(twins, monkeypatch, rows, columns, listed):
+    monkeypatch.setattr(backward, "LIST", listed)
+    monkeypatch.setattr(backward, "LIST_WORDS", 1)
     monkeypatch.setattr(backward, "TILE_INPUTS", rows)
     monkeypatch.setattr(backward, "TILE_NEURONS", columns)
     monkeypatch.setattr(backward, "TILE_PITCH", columns + 1)
@@ -171,8 +174,9 @@ def test_gradient_scales(twins, n_in, normalise):
 
 
 @pytest.mark.parametrize("n_out", SIZES)
-@pytest.mark.parametrize("n_samples", [1, 10])
-def test_weight_gradient(twins, n_out, n_samples):
+@pytest.mark.parametrize(("n_samples", "at_once"), [(1, 256), (10, 256), (10, 4)])
+def test_weight_gradient(twins, monkeypatch, n_out, n_samples, at_once):
+    monkeypatch.setattr(gradient, "_SAMPLES", at_once)
     random = rng(n_out, n_samples)
     activity = counts(random, n_samples, 4)
     activity[:, 2] = 0.0
@@ -203,7 +207,9 @@ def test_threshold_gradient(twins, n_out):
 
 
 @pytest.mark.parametrize("n_out", SIZES)
-def test_norms(twins, n_out):
+@pytest.mark.parametrize(("threads", "rows"), [(THREADS, 64), (7, 5), (7, 13)])
+def test_norms(twins, monkeypatch, n_out, threads, rows):
+    monkeypatch.setattr(regulariser, "TILE_ROWS", rows)
     random = rng(n_out)
     weight = numbers(random, 13, n_out, spread=1.0)
     weight[:, 0] = 0.0
@@ -213,7 +219,7 @@ def test_norms(twins, n_out):
         n_out,
         weight,
         np.full(n_out, 7.0),
-        threads=THREADS,
+        threads=threads,
     )[1]
     twins(
         cpu_regulariser.add_norm_penalty,
@@ -224,10 +230,10 @@ def test_norms(twins, n_out):
         0.02,
         0.3,
         numbers(random, 13, n_out),
-        threads=THREADS,
+        threads=threads,
     )
     scaled = twins(
-        cpu_regulariser.limit_norms, regulariser.limit_norms, n_out, norms, 1.5, weight, threads=THREADS
+        cpu_regulariser.limit_norms, regulariser.limit_norms, n_out, norms, 1.5, weight, threads=threads
     )[2]
     assert (np.linalg.norm(scaled, axis=0) < 1.5 * (1 + 1e-6)).all()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-
 import numpy as np
 import pytest
 from evsnn_kernels import layout
@@ -51,15 +49,20 @@ def test_a_fused_multiply_and_add_is_found(twins, monkeypatch):
 
 
 def test_a_sum_in_another_order_is_found(twins, monkeypatch):
-    monkeypatch.setattr(gradient, "range", lambda *a: builtins.range(*a)[::-1], raising=False)
+    """The samples of a sum are listed from the last to the first."""
+    bits_below = gradient.bits_below
+
+    def from_the_last(words, n):
+        n_active = bits_below(words, 32 * len(words))
+        return n_active if n == 32 * len(words) else n_active - 1 - bits_below(words, n)
+
+    monkeypatch.setattr(gradient, "bits_below", from_the_last)
     with pytest.raises(AssertionError, match="on the CPU"):
         weights(twins)
 
 
-def test_a_lost_event_is_found(twins, monkeypatch):
-    monkeypatch.setattr(dense, "_CHUNK", 29)  # of 30 events, the shared array keeps fewer than it stages
-    monkeypatch.setattr(dense, "_CHUNK_AND_NEXT", 30)
-    forward(twins)  # another size of the chunks is no difference
+def test_a_threshold_that_must_be_exceeded_is_found(twins, monkeypatch):
+    events_on_the_threshold(twins)
     monkeypatch.setattr(dense, "reaches", lambda potential: potential > 1.0)
     with pytest.raises(AssertionError, match="on the CPU"):
         events_on_the_threshold(twins)

@@ -63,15 +63,15 @@ def activity(
             n_active[0] = np.int32(0)
         mine = np.int32(0)
         for tile in range(0, n, _TILE):
-            size = min(np.int64(_TILE), n - tile)
+            size = min(_TILE, n - tile)
             if kind == ACTIVITY_COUNTS:
                 for i in range(thread, size, threads):
                     counts[i] = np.int32(0)
                 cuda.syncthreads()
                 for e in range(start[s] + thread, stop, threads):
-                    i = np.int64(units[e]) - tile
-                    if i >= 0 and i < size:
-                        cuda.atomic.add(counts, i, np.int32(1))
+                    at = np.int64(units[e]) - tile
+                    if at >= 0 and at < size:
+                        cuda.atomic.add(counts, at, np.int32(1))
                 cuda.syncthreads()
             else:
                 share = (size + threads - 1) // threads
@@ -87,10 +87,12 @@ def activity(
                         left = max(end_time - np.int64(times[chunk + e]), np.int64(0))
                         staged_values[e] = decay_factor(left, decay_high, decay_low)
                     cuda.syncthreads()
-                    for e in range(loaded):
-                        i = np.int64(staged_units[e]) - tile
-                        if i >= low and i < high:
-                            sums[i] += staged_values[e]
+                    event = np.uint32(0)
+                    while event < np.uint32(loaded):
+                        unit = staged_units[event]
+                        if unit >= np.uint32(tile + low) and unit < np.uint32(tile + high):
+                            sums[unit - np.uint32(tile)] += staged_values[event]
+                        event = np.uint32(event + 1)
                     cuda.syncthreads()
                     chunk += loaded
                 # Without events, no barrier has been reached.

@@ -6,9 +6,9 @@ import math
 from typing import Final
 
 import numpy as np
-from numba import cuda, float32, float64, int32
+from numba import cuda, float32, float64, int32, uint32
 
-from evsnn_kernels.cuda.block import MAX_THREADS, summed
+from evsnn_kernels.cuda.block import MAX_THREADS, bits_below, summed
 from evsnn_kernels.jit import cuda_kernel, larger
 from evsnn_kernels.layout import F32, F64, LOSS_CROSS_ENTROPY, U16, Scalar
 from evsnn_kernels.spec.learning import effective_activity, lateral_inverse, output_logit, portable_exp
@@ -18,6 +18,9 @@ TILE: Final = 512
 #: Inputs and neurons of the part of a weight matrix that a block holds at once.
 TILE_INPUTS: Final = 64
 TILE_NEURONS: Final = 32
+#: Inputs of which a block lists the active ones at once, and the words of 32 bits that mark them.
+LIST: Final = 1024
+LIST_WORDS: Final = 32
 #: One column more: threads that read the same column of different rows use different banks of memory.
 TILE_PITCH: Final = TILE_NEURONS + 1
 
@@ -99,7 +102,8 @@ def layer_delta(
     """Error of each neuron's input sum from the error of its activity (S7, S8); a block a sample.
 
     See :func:`evsnn_kernels.cpu.backward.layer_delta`. All threads fetch the values of a tile, then one
-    thread a WTA group adds them in the order of its members.
+    thread a WTA group adds them in the order of its members. Of the squared gains of the active neurons,
+    those of one member are equal: their number and one value are all that the sum needs.
     """
     thread = cuda.threadIdx.x
     threads = cuda.blockDim.x
@@ -117,19 +121,32 @@ def layer_delta(
         if normalise != 0:
             active = np.int64(0)
             square = np.float32(0.0)
-            for begin in range(0, members * groups, TILE):
-                size = min(TILE, members * groups - begin)
+            for begin in range(0, members, TILE):
+                size = min(TILE, members - begin)
                 for t in range(thread, size, threads):
-                    k = begin + t
-                    gain = np.float32(1.0) / threshold[k // groups]
-                    is_active = is_output != 0 or activity[s, k] > np.float32(0.0)
-                    term[t] = gain * gain if is_active else np.float32(-1.0)
+                    gain = np.float32(1.0) / threshold[begin + t]
+                    term[t] = gain * gain
+                    n_active[t] = np.int32(0)
+                cuda.syncthreads()
+                k = np.uint32(thread)
+                while k < np.uint32(size * groups):
+                    if is_output != 0 or activity[s, np.uint32(begin * groups) + k] > np.float32(0.0):
+                        cuda.atomic.add(n_active, k // np.uint32(groups), np.int32(1))
+                    k = np.uint32(k + np.uint32(threads))
                 cuda.syncthreads()
                 if thread == 0:
-                    for t in range(size):
-                        if not term[t] < np.float32(0.0):
-                            active += 1
-                            square += term[t]
+                    i = np.uint32(0)
+                    while i < np.uint32(size):
+                        again = n_active[i]
+                        active += again
+                        if groups == 1:
+                            # Adding 0 changes nothing; without a branch, many terms are fetched at once.
+                            square += term[i] if again > 0 else np.float32(0.0)
+                            again = np.int32(0)
+                        while again > 0:
+                            square += term[i]
+                            again = np.int32(again - 1)
+                        i = np.uint32(i + 1)
                 cuda.syncthreads()
             if thread == 0 and active > 0:
                 scale_of_sample[0] = np.float32(math.sqrt(square / np.float32(active)))
@@ -153,11 +170,13 @@ def layer_delta(
                         term[t] = error[s, k] + spike_cost
                 cuda.syncthreads()
                 if thread < wide:
-                    for t in range(thread, size, wide):
-                        if is_output != 0 or own[t] > np.float32(0.0):
+                    at = np.uint32(thread)
+                    while at < np.uint32(size):
+                        if is_output != 0 or own[at] > np.float32(0.0):
                             active += 1
-                            total_error += term[t]
-                            total_activity += own[t]
+                            total_error += term[at]
+                            total_activity += own[at]
+                        at = np.uint32(at + np.uint32(wide))
                 cuda.syncthreads()
             if thread < wide:
                 n_active[thread] = active
@@ -180,22 +199,32 @@ def layer_delta(
             cuda.syncthreads()
 
 
-@cuda_kernel(threads=128)
+@cuda_kernel(threads=256)
 def propagate(
     activity: F32, weight: F32, normalise: Scalar, delta: F32, out_error: F32, first: Scalar, last: Scalar
 ) -> None:
     """Error of the active inputs of a dense layer (S8); a block a sample.
 
-    See :func:`evsnn_kernels.cpu.backward.propagate`. All threads fetch the products of a tile of the
-    weights, row after row, then one thread an input adds them in the order of the neurons. A product with
-    an error of 0 is left out of a sum on the CPU; here 0 takes its place, which changes no sum.
+    See :func:`evsnn_kernels.cpu.backward.propagate`. The block lists some active inputs; all threads fetch
+    the products of a tile of their weights, row after row, then one thread an input adds them in the order
+    of the neurons. A product with an error of 0 is left out of a sum on the CPU; here 0 takes its place,
+    which changes no sum.
     """
     thread = cuda.threadIdx.x
     threads = cuda.blockDim.x
     n_in, n_out = weight.shape
     partial = cuda.shared.array(MAX_THREADS, int32)
+    marks = cuda.shared.array(LIST_WORDS, uint32)
+    listed = cuda.shared.array(LIST, uint32)
     product = cuda.shared.array((TILE_INPUTS, TILE_PITCH), float32)
     total = cuda.shared.array(TILE_INPUTS, float32)
+    # Threads lie in groups of a thread a neuron; those beyond the last whole group fetch nothing.
+    wide = np.uint32(min(threads, TILE_NEURONS))
+    group = np.uint32(np.uint32(thread) // wide)
+    groups = np.uint32(np.uint32(threads) // wide)
+    lane = np.uint32(np.uint32(thread) - group * wide)
+    if group >= groups:
+        lane = np.uint32(TILE_NEURONS)
     for s in range(first + cuda.blockIdx.x, last, cuda.gridDim.x):
         scale = np.float32(1.0)
         if normalise != 0:
@@ -208,27 +237,63 @@ def propagate(
             active = summed(partial, threads)
             if active > 0:
                 scale = np.float32(math.sqrt(np.float32(n_in) / np.float32(active)))
-        for first_row in range(0, n_in, TILE_INPUTS):
-            rows = min(TILE_INPUTS, n_in - first_row)
-            for r in range(thread, rows, threads):
-                total[r] = np.float32(0.0)
-            for first_column in range(0, n_out, TILE_NEURONS):
-                columns = min(TILE_NEURONS, n_out - first_column)
-                for t in range(thread, rows * columns, threads):
-                    r = t // columns
-                    c = t - r * columns
-                    change = delta[s, first_column + c]
-                    value = np.float32(0.0)
-                    if change != np.float32(0.0) and activity[s, first_row + r] > np.float32(0.0):
-                        value = weight[first_row + r, first_column + c] * change
-                    product[r, c] = value
-                cuda.syncthreads()
+        for low in range(0, n_in, LIST):
+            size = min(LIST, n_in - low)
+            for w in range(thread, LIST_WORDS, threads):
+                marks[w] = np.uint32(0)
+            cuda.syncthreads()
+            for k in range(thread, size, threads):
+                out_error[s, low + k] = np.float32(0.0)
+                if activity[s, low + k] > np.float32(0.0):
+                    cuda.atomic.or_(marks, k >> 5, np.uint32(1 << (k & 31)))
+            cuda.syncthreads()
+            for k in range(thread, size, threads):
+                if (marks[k >> 5] >> np.uint32(k & 31)) & 1:
+                    listed[bits_below(marks, k)] = np.uint32(low + k)
+            n_listed = bits_below(marks, LIST)
+            cuda.syncthreads()
+            for begin in range(0, n_listed, TILE_INPUTS):
+                rows = np.uint32(min(TILE_INPUTS, n_listed - begin))
                 for r in range(thread, rows, threads):
-                    so_far = total[r]
-                    for c in range(columns):
-                        so_far += product[r, c]
-                    total[r] = so_far
-                cuda.syncthreads()
-            for r in range(thread, rows, threads):
-                out_error[s, first_row + r] = total[r] * scale
-        cuda.syncthreads()
+                    total[r] = np.float32(0.0)
+                for first_column in range(0, n_out, TILE_NEURONS):
+                    columns = np.uint32(min(TILE_NEURONS, n_out - first_column))
+                    column = lane
+                    while column < columns:
+                        at = np.uint32(np.uint32(first_column) + column)
+                        change = delta[s, at]
+                        row = group
+                        if change != np.float32(0.0):
+                            # Four loads at once: none would pass a store to shared memory.
+                            while row + 3 * groups < rows:
+                                row_2 = np.uint32(row + groups)
+                                row_3 = np.uint32(row_2 + groups)
+                                row_4 = np.uint32(row_3 + groups)
+                                w = weight[listed[np.uint32(begin) + row], at]
+                                w_2 = weight[listed[np.uint32(begin) + row_2], at]
+                                w_3 = weight[listed[np.uint32(begin) + row_3], at]
+                                w_4 = weight[listed[np.uint32(begin) + row_4], at]
+                                product[row, column] = w * change
+                                product[row_2, column] = w_2 * change
+                                product[row_3, column] = w_3 * change
+                                product[row_4, column] = w_4 * change
+                                row = np.uint32(row_4 + groups)
+                            while row < rows:
+                                product[row, column] = weight[listed[np.uint32(begin) + row], at] * change
+                                row = np.uint32(row + groups)
+                        while row < rows:
+                            product[row, column] = np.float32(0.0)
+                            row = np.uint32(row + groups)
+                        column = np.uint32(column + wide)
+                    cuda.syncthreads()
+                    for r in range(thread, rows, threads):
+                        so_far = total[r]
+                        column = np.uint32(0)
+                        while column < columns:
+                            so_far += product[np.uint32(r), column]
+                            column = np.uint32(column + 1)
+                        total[r] = so_far
+                    cuda.syncthreads()
+                for r in range(thread, rows, threads):
+                    out_error[s, listed[begin + r]] = total[r] * scale
+            cuda.syncthreads()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numba import cuda
 
 from evsnn_kernels.jit import cuda_part
 from evsnn_kernels.layout import I32, U32, Scalar
@@ -24,6 +25,18 @@ def summed(partial: I32, n: Scalar) -> Scalar:
     for t in range(n):
         total += np.int64(partial[t])
     return total
+
+
+@cuda_part
+def bits_below(words: U32, n: Scalar) -> Scalar:
+    """Bits set among the first ``n``, 32 of them to a word."""
+    whole = n >> 5
+    found = np.int64(0)
+    for w in range(whole):
+        found += cuda.popc(words[w])
+    if n & 31:
+        found += cuda.popc(np.uint32(words[whole] & np.uint32((1 << (n & 31)) - 1)))
+    return found
 
 
 @cuda_part

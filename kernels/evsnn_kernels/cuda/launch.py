@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from numba import cuda, types
+from numba.extending import register_jitable
 
 #: Whether kernels run in Numba's simulator, one Python thread for each CUDA thread.
 SIMULATED: Final[bool] = bool(cuda.config.ENABLE_CUDASIM)
@@ -60,8 +62,23 @@ def _share_arrays_once() -> None:
     FakeCUDAShared.__init__ = initialise
 
 
+@register_jitable
+def _set_bits(word: Any) -> Any:
+    found = 0
+    rest = np.int64(word)
+    while rest != 0:
+        rest &= rest - 1
+        found += 1
+    return found
+
+
 if SIMULATED:
     _share_arrays_once()
+    # The simulator counts bits in the file of a kernel, but not in that of a function it calls.
+    cuda.popc = _set_bits
+
+#: Shared memory that a block has on every card, without asking for more.
+MOST_SHARED_BYTES: Final = 48 * 1024
 
 # What must not appear in PTX: fused multiply-add; multiplication, addition and subtraction without a
 # rounding mode, which the assembler may still fuse; approximate or flushing operations; minimum and maximum,
@@ -207,10 +224,14 @@ class CudaKernel:
         function: Callable[..., None],
         threads: int | Callable[..., int],
         shared_bytes: Callable[..., int] | None,
+        indices: int,
+        blocks: Callable[..., int] | None,
     ) -> None:
         self.function = function
         self._threads = threads
         self._shared_bytes = shared_bytes
+        self._indices = indices
+        self._blocks = blocks
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__module__ = function.__module__
@@ -226,22 +247,38 @@ class CudaKernel:
         """Bytes of dynamic shared memory a block needs for these arguments."""
         return 0 if self._shared_bytes is None else self._shared_bytes(*args)
 
+    def blocks(self, size: int, *args: Any) -> tuple[int, int]:
+        """Blocks of an ordinary launch for ``size`` indices: in all, and for each share of an index."""
+        return -(-size // self._indices), 1 if self._blocks is None else self._blocks(*args)
+
     def launch(self, size: int, *args: Any, threads: int | None = None, stream: Any = 0) -> None:
-        """Run one block for each of ``size`` indices; the range ``first, last`` is the last two arguments.
+        """Run the kernel for ``size`` indices; the range ``first, last`` is the last two arguments.
 
         Parameters
         ----------
         size : int
-            Number of blocks; ``last - first``. Nothing runs if it is 0.
+            Number of indices, ``last - first``. Nothing runs if it is 0.
         *args
             The kernel's arguments: device arrays and scalars of the types that the CPU twin gets.
         threads : int, optional
             Threads a block instead of the kernel's own number.
         stream : optional
             Stream of ``numba.cuda``.
+
+        Raises
+        ------
+        ValueError
+            If the sizes of the arrays need more shared memory than a block has.
         """
         if size > 0:
-            self[size, threads or self.threads(*args), stream, self.shared_bytes(*args)](*args)
+            shared = self.shared_bytes(*args)
+            if shared > MOST_SHARED_BYTES:
+                name = f"{self.__module__.rpartition('.')[2]}.{self.__name__}"
+                raise ValueError(
+                    f"{name} needs {shared} bytes of shared memory for these sizes, a CUDA block has"
+                    f" {MOST_SHARED_BYTES}: use the CPU"
+                )
+            self[self.blocks(size, *args), threads or self.threads(*args), stream, shared](*args)
 
     def __getitem__(self, configuration: tuple[Any, ...]) -> Callable[..., None]:
         """Kernel for ``[blocks, threads, stream, shared_bytes]``, as in ``numba.cuda``."""

@@ -11,7 +11,7 @@ from evsnn_kernels.spec.image import signed_unit
 from evsnn_kernels.spec.random import philox, unit_interval
 
 
-@cuda_kernel(threads=128)
+@cuda_kernel(threads=128, indices=128)
 def random_keys(
     purpose: Scalar,
     epoch: Scalar,
