@@ -1,10 +1,11 @@
 """What every CUDA kernel needs on a card: registers, shared memory, spills, stack, occupancy. No card needed.
 
 Tiny networks are trained on the CPU; whatever types, and sizes of shared memory, the kernels get there, their
-CUDA twins are compiled for, to PTX and on to machine code.
+CUDA twins are compiled for, to PTX and on to machine code. With a disassembler, that code is read, too:
+accesses to local memory, fused operations where the kernel divides nothing, and the innermost loops.
 
-    pip install evsnn[cuda12]
-    python benchmarks/gpu_resources.py --json benchmarks/results/gpu_resources.json
+    pip install evsnn[cuda12] nvidia-cuda-nvdisasm
+    python benchmarks/gpu_resources.py --json benchmarks/results/gpu_resources.json --code sass
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from pathlib import Path
 import click
 import evsnn_kernels.cpu
 import evsnn_kernels.cuda
+import machine_code
 import numba
 import numpy as np
 from click.testing import CliRunner
@@ -108,9 +111,32 @@ def twins():
             yield f"{module.name}.{name}", function, twin
 
 
-def measure(launch, calls) -> tuple[list, list]:
-    """Rows of the table, and kernels without a row and why."""
-    rows, missing = [], []
+def read_code(ptx, cubin) -> tuple[dict, dict, str]:
+    """Columns of the table that the machine code fills, its loops, and its text."""
+    sass = machine_code.disassemble(cubin)
+    code = machine_code.read(sass)
+    # Division and square root are made of fused operations, and round correctly all the same.
+    divides = re.search(r"(div|sqrt|rcp)\.rn", ptx)
+    columns = {
+        "local": code.count(machine_code.LOCAL),
+        "fused": 0 if divides else code.count(machine_code.FUSED),
+    }
+    loops = [
+        {
+            "instructions": loop.instructions,
+            "float_operations": loop.float_operations,
+            "global_loads": loop.global_loads,
+            "operations": loop.operations,
+        }
+        for loop in code.arithmetic_loops()
+    ]
+    return columns, {"loops": loops}, sass
+
+
+def measure(launch, calls, folder) -> tuple[list, list, list]:
+    """Rows of the table, kernels without a row and why, and the loops of each kernel."""
+    rows, missing, loops = [], [], []
+    reads_code = machine_code.find_nvdisasm() is not None
     for name, function, twin in twins():
         if name in HOST_ONLY:
             continue
@@ -143,13 +169,26 @@ def measure(launch, calls) -> tuple[list, list]:
                 }
                 shared = found.shared_bytes + dynamic
                 row["occupancy"] = occupancy(cc, threads, found.registers, shared)
+                sass = ""
+                if reads_code:
+                    columns, about, sass = read_code(ptx, found.cubin)
+                    row |= columns
+                    loops.append({"kernel": name, "target": row["target"]} | about)
                 rows.append(row)
-    return rows, missing
+                if folder:
+                    stem = f"{name}.{row['target']}"
+                    (folder / f"{stem}.ptx").write_text(ptx)
+                    (folder / f"{stem}.cubin").write_bytes(found.cubin)
+                    (folder / f"{stem}.sass").write_text(sass)
+    return rows, missing, loops
 
 
 @click.command()
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the table there, too.")
-def main(target) -> None:
+@click.option(
+    "--code", type=click.Path(path_type=Path), help="Folder for PTX, cubin and SASS of every kernel."
+)
+def main(target, code) -> None:
     """Print registers, shared memory, spills, stack and occupancy of every CUDA kernel."""
     try:
         from evsnn_kernels.cuda import launch
@@ -160,10 +199,12 @@ def main(target) -> None:
     if not ready:
         sys.exit("gpu_resources: no CUDA assembler; pip install evsnn[cuda12] (no card is needed)")
     target = target.resolve() if target else None
+    if code:
+        code.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         calls = exercise()
     try:
-        rows, missing = measure(launch, calls)
+        rows, missing, loops = measure(launch, calls, code)
     except subprocess.CalledProcessError as error:
         sys.exit(f"gpu_resources: {error.cmd[0]} refuses the kernel: {error.stderr.strip().splitlines()[0]}")
     widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
@@ -174,8 +215,9 @@ def main(target) -> None:
     if target:
         about = describe_environment(1) | {"numba-cuda": package_version("numba-cuda")}
         result = {"command": "python benchmarks/gpu_resources.py", "machine": about}
-        target.write_text(json.dumps(result | {"kernels": rows, "missing": missing}, indent=1) + "\n")
-    if missing or any(row["spills"] or row["stack"] for row in rows):
+        result |= {"kernels": rows, "missing": missing, "loops": loops}
+        target.write_text(json.dumps(result, indent=1) + "\n")
+    if missing or any(row.get(name) for row in rows for name in ("spills", "stack", "local", "fused")):
         sys.exit(1)
 
 

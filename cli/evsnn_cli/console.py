@@ -81,7 +81,8 @@ def chosen_backend(name: str, threads: int | None, device: int) -> tuple[Backend
     if backend.device is not None:
         return backend, f"On CUDA device {device}, {backend.device}"
     because = f": {reasons[0].partition(';')[0]}" if reasons else ""  # `info --system` has the remedy
-    return backend, f"On the CPU, {backend.host.threads} threads{because}"
+    threads_text = "1 thread" if backend.host.threads == 1 else f"{backend.host.threads} threads"
+    return backend, f"On the CPU, {threads_text}{because}"
 
 
 def print_json(result: Any) -> None:  # noqa: ANN401 - whatever JSON holds

@@ -1,7 +1,8 @@
 """Twin tests: every CUDA kernel, run in Numba's simulator, against its CPU twin, bit for bit.
 
 Numba decides when it is imported whether it simulates, so these tests need a process of their own:
-``tests/test_cuda_simulator.py`` starts it, or ``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda``.
+``tests/test_cuda_simulator.py`` starts it, or ``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda``. With a card,
+``EVSNN_TEST_CARD=1 pytest tests/cuda`` runs what can run there: kernels as they are, nothing planted in them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,24 @@ import pytest
 
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
-# Collected elsewhere: without the simulator the modules could not even be imported.
-collect_ignore_glob = [] if SIMULATOR else ["test_*.py"]
+CARD = os.environ.get("EVSNN_TEST_CARD") == "1" and not SIMULATOR
+
+# Collected elsewhere: without the simulator or a card the modules could not even be imported.
+collect_ignore_glob = [] if SIMULATOR or CARD else ["test_*.py"]
+if CARD:
+    # Tests launch few threads, on arrays of the host.
+    os.environ |= {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY": "0"}
+    collect_ignore_glob += ["test_planted.py", "test_simulator.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """Skip on a card what changes a kernel's Python functions under it, or needs no card."""
+    if CARD:
+        for item in items:
+            if item.get_closest_marker("planted"):
+                item.add_marker(pytest.mark.skip(reason="differences are planted in the simulator"))
+            elif "compiled_for_one_thread" in item.name:
+                item.add_marker(pytest.mark.skip(reason="runs on the CPU"))
 
 
 @pytest.fixture(autouse=True)
@@ -39,18 +56,36 @@ def copies(arguments):
 
 
 @pytest.fixture
-def twins():
-    """Run a CPU kernel and its CUDA twin on copies of the arguments, compare all arrays, return them.
+def constants(monkeypatch):
+    """Set constants of a kernel's module; what a card compiled has them in it for good."""
 
-    The twin runs twice: its threads all at once, and one at a time from barrier to barrier.
-    """
-    # The simulator's own modules are there only while it is on.
-    from in_turns import in_turns
+    def set_constants(module, **values):
+        for name, value in values.items():
+            if CARD and getattr(module, name) != value:
+                pytest.skip(f"{name} is compiled into the kernels of a card")
+            monkeypatch.setattr(module, name, value)
+
+    return set_constants
+
+
+def schedules(seed):
+    """Ways to run a kernel's threads: all at once, and in the simulator one at a time, too."""
+    yield contextlib.nullcontext()
+    if SIMULATOR:
+        # The simulator's own modules are there only while it is on.
+        from in_turns import in_turns
+
+        yield in_turns(seed)
+
+
+@pytest.fixture
+def twins():
+    """Run a CPU kernel and its CUDA twin on copies of the arguments, compare all arrays, return them."""
 
     def run(cpu, gpu, size, *args, threads=8):
         ours = copies(args)
         cpu(*ours, 0, size)
-        for schedule in (contextlib.nullcontext(), in_turns(seed=size)):
+        for schedule in schedules(seed=size):
             theirs = copies(args)
             with schedule:
                 gpu.launch(size, *theirs, 0, size, threads=threads)

@@ -274,9 +274,9 @@ def test_saccade(twins, settings):
 
 
 @pytest.mark.parametrize("rows", [5, 7, 8, 9])
-def test_saccade_in_strips(twins, monkeypatch, rows):
+def test_saccade_in_strips(twins, constants, rows):
     """A strip of some of the sensor's 8 rows is watched by 6 more of the padded image's 16 rows of 13."""
-    monkeypatch.setattr(saccade, "_MOST_SHARED", 13 * (rows + 6))
+    constants(saccade, _MOST_SHARED=13 * (rows + 6))
     *_, count = record(twins, pictures(2, 6, 3), 900, noise=1.5)
     assert count[0] > 20
 

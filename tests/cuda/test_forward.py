@@ -96,9 +96,8 @@ def test_dense_counts_what_does_not_fit(twins, slot):
 
 @pytest.mark.parametrize("span", [1, 4, 1000])
 @pytest.mark.parametrize(("kappa", "run", "run_words"), [(-0.1, 32, 1024), (0.0, 3, 1024), (0.0, 32, 10)])
-def test_dense_time_groups_over_staged_chunks_and_runs(twins, monkeypatch, span, kappa, run, run_words):
-    for name, value in {"_CHUNK": 8, "_RUN": run, "_RUN_WORDS": run_words}.items():
-        monkeypatch.setattr(dense, name, value)
+def test_dense_time_groups_over_staged_chunks_and_runs(twins, constants, span, kappa, run, run_words):
+    constants(dense, _CHUNK=8, _RUN=run, _RUN_WORDS=run_words)
     case = dense_case(3, 65, span=span, kappa=kappa, tau=500.0)
     out = twins(cpu_dense.forward, dense.forward, 3, *case)
     assert out[-2].sum() > 0
@@ -114,8 +113,8 @@ def test_dense_when_all_neurons_fire_at_all_events(twins, kappa, slot):
     assert out[-2].max() > 700
 
 
-def test_dense_in_global_memory(twins, monkeypatch):
-    monkeypatch.setattr(dense, "_MOST_SHARED", 4)
+def test_dense_in_global_memory(twins, constants):
+    constants(dense, _MOST_SHARED=4)
     for kappa in (0.0, -0.2):
         twins(cpu_dense.forward, dense.forward, 3, *dense_case(4, 20, kappa=kappa))
 
@@ -181,10 +180,9 @@ def test_conv_shapes(twins, shape, threads):
 @pytest.mark.parametrize("refractory", [0, 7])
 @pytest.mark.parametrize("words", [1, 9, 1024])
 @pytest.mark.parametrize("maps", [5, 33])
-def test_conv_in_small_pieces(twins, monkeypatch, span, refractory, words, maps):
+def test_conv_in_small_pieces(twins, constants, span, refractory, words, maps):
     """Spikes of a time group that have words for the places of no event, of one, of the whole image."""
-    for name, value in {"_CHUNK": 4, "_WORDS": words, "_SETS": 2 * words, "_BITS": 32 * words}.items():
-        monkeypatch.setattr(conv, name, value)
+    constants(conv, _CHUNK=4, _WORDS=words, _SETS=2 * words, _BITS=32 * words)
     case = conv_case(3, span=span, maps=maps, kappa=-0.15, refractory=refractory, tau=3000.0)
     out = twins(cpu_conv.forward, conv.forward, 3, *case)
     assert out[-2].sum() > 0
@@ -240,11 +238,10 @@ def learning_case(seed, *, maps=3, channels=2, size=(6, 5), kernel=3, stride=1, 
     ids=str,
 )
 @pytest.mark.parametrize("small", [False, True])
-def test_learning_of_a_convolution(twins, monkeypatch, shape, threads, small):
+def test_learning_of_a_convolution(twins, constants, shape, threads, small):
     if small:
-        pieces = {"_SAMPLES": 3, "_SAMPLES_AND_END": 4, "_INPUTS": 5, "_INPUT_WORDS": 1}
-        for name, value in (pieces | {"_PRODUCTS": 11, "_LISTED": 20, "_PLACES": 3}).items():
-            monkeypatch.setattr(conv, name, value)
+        constants(conv, _SAMPLES=3, _SAMPLES_AND_END=4, _INPUTS=5, _INPUT_WORDS=1)
+        constants(conv, _PRODUCTS=11, _LISTED=20, _PLACES=3)
     c = learning_case(7, **shape)
     ordered = np.full((c.n, c.places * layout.padded(c.maps)), 7, np.float32)
     active = np.full((c.n, c.places), 7, np.uint8)
@@ -271,10 +268,9 @@ def test_learning_of_a_convolution(twins, monkeypatch, shape, threads, small):
 @pytest.mark.parametrize("span", [1, 6, 1000])
 @pytest.mark.parametrize(("slot", "size"), [(100, 2), (3, 2), (0, 3), (100, 4)])
 @pytest.mark.parametrize("small", [False, True])
-def test_pool(twins, monkeypatch, span, slot, size, small):
+def test_pool(twins, constants, span, slot, size, small):
     if small:
-        for name, value in {"_CHUNK": 9, "_CHUNK_WORDS": 1, "_WINDOW": 7}.items():
-            monkeypatch.setattr(pool, name, value)
+        constants(pool, _CHUNK=9, _CHUNK_WORDS=1, _WINDOW=7)
     rng = np.random.default_rng(8)
     queue = events(rng, 3, 2 * 7 * 5, 50, span)
     case = (*queue, 7, 5, size, *room(3, slot), np.full(3, 7, np.int64))
@@ -295,9 +291,8 @@ def test_propagate_through_a_pool(twins, size):
 @pytest.mark.parametrize("threads", [1, 8, 16])
 @pytest.mark.parametrize("n", [1, 8, 15, 17, 33])
 @pytest.mark.parametrize("kind", [layout.ACTIVITY_COUNTS, layout.ACTIVITY_TRACE])
-def test_activity(twins, monkeypatch, kind, n, threads):
-    monkeypatch.setattr(activity, "_CHUNK", 16)
-    monkeypatch.setattr(activity, "_TILE", 16)
+def test_activity(twins, constants, kind, n, threads):
+    constants(activity, _CHUNK=16, _TILE=16)
     rng = np.random.default_rng(n)
     queue = events(rng, 3, n, 60, 3000)
     tables = layout.decay_tables(700.0)
@@ -308,9 +303,9 @@ def test_activity(twins, monkeypatch, kind, n, threads):
     assert result[-1][0] == 1
 
 
-def test_a_count_ends_where_float32_does(twins, monkeypatch):
+def test_a_count_ends_where_float32_does(twins, constants):
     """2^24 events are more than a test can have, so the count that rounds is taken for a smaller one."""
-    monkeypatch.setattr(activity, "_HIGHEST_COUNT", 5)
+    constants(activity, _HIGHEST_COUNT=5)
     queue = events(np.random.default_rng(0), 3, 2, 30, 3000)
     tables = layout.decay_tables(700.0)
     out = np.zeros((3, 2), np.float32), np.zeros(3, np.int64)
@@ -375,6 +370,7 @@ def test_queues_compiled_for_one_thread():
         check(cpu_activity.activity, activity.activity, 3, *case)
 
 
+@pytest.mark.planted
 def test_a_fused_multiply_add_is_noticed(twins, monkeypatch):
     case = dense_case(10, 24, tau=30.0)
     twins(cpu_dense.forward, dense.forward, 3, *case)
@@ -385,6 +381,7 @@ def test_a_fused_multiply_add_is_noticed(twins, monkeypatch):
         twins(cpu_dense.forward, dense.forward, 3, *case)
 
 
+@pytest.mark.planted
 def test_a_sum_in_another_order_is_noticed(twins, monkeypatch):
     c = learning_case(11, maps=9)
     case = (c.delta, c.scale, c.places, np.zeros(c.maps, np.float32))

@@ -60,8 +60,8 @@ def test_output_error(twins, kind, normalise, n_out):
     assert np.isfinite(result[6]).all()
 
 
-def test_output_error_of_more_neurons_than_a_tile(twins, monkeypatch):
-    monkeypatch.setattr(backward, "TILE", 5)
+def test_output_error_of_more_neurons_than_a_tile(twins, constants):
+    constants(backward, TILE=5)
     random = rng("tile")
     labels = np.array([11, 0], np.uint16)
     twins(
@@ -83,8 +83,8 @@ def test_output_error_of_more_neurons_than_a_tile(twins, monkeypatch):
 @pytest.mark.parametrize("normalise", [0, 1])
 @pytest.mark.parametrize("is_output", [0, 1])
 @pytest.mark.parametrize("tile", [8, 512])
-def test_layer_delta(twins, monkeypatch, members, groups, normalise, is_output, tile):
-    monkeypatch.setattr(backward, "TILE", tile)
+def test_layer_delta(twins, constants, members, groups, normalise, is_output, tile):
+    constants(backward, TILE=tile)
     random = rng(members, groups, normalise, is_output)
     n = members * groups
     activity = counts(random, 3, n)
@@ -135,12 +135,9 @@ def test_propagate(twins, n_in, n_out, normalise):
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (4, 3), (5, 64)])
 @pytest.mark.parametrize("listed", [1, 3, 11])
-def test_propagate_in_tiles(twins, monkeypatch, rows, columns, listed):
-    monkeypatch.setattr(backward, "LIST", listed)
-    monkeypatch.setattr(backward, "LIST_WORDS", 1)
-    monkeypatch.setattr(backward, "TILE_INPUTS", rows)
-    monkeypatch.setattr(backward, "TILE_NEURONS", columns)
-    monkeypatch.setattr(backward, "TILE_PITCH", columns + 1)
+def test_propagate_in_tiles(twins, constants, rows, columns, listed):
+    constants(backward, LIST=listed, LIST_WORDS=1)
+    constants(backward, TILE_INPUTS=rows, TILE_NEURONS=columns, TILE_PITCH=columns + 1)
     random = rng(rows, columns)
     weight = numbers(random, 11, 13)
     # A silent input's row, and a neuron without error, never enter a sum.
@@ -175,8 +172,8 @@ def test_gradient_scales(twins, n_in, normalise):
 
 @pytest.mark.parametrize("n_out", SIZES)
 @pytest.mark.parametrize(("n_samples", "at_once"), [(1, 256), (10, 256), (10, 4)])
-def test_weight_gradient(twins, monkeypatch, n_out, n_samples, at_once):
-    monkeypatch.setattr(gradient, "_SAMPLES", at_once)
+def test_weight_gradient(twins, constants, n_out, n_samples, at_once):
+    constants(gradient, _SAMPLES=at_once)
     random = rng(n_out, n_samples)
     activity = counts(random, n_samples, 4)
     activity[:, 2] = 0.0
@@ -208,8 +205,8 @@ def test_threshold_gradient(twins, n_out):
 
 @pytest.mark.parametrize("n_out", SIZES)
 @pytest.mark.parametrize(("threads", "rows"), [(THREADS, 64), (7, 5), (7, 13)])
-def test_norms(twins, monkeypatch, n_out, threads, rows):
-    monkeypatch.setattr(regulariser, "TILE_ROWS", rows)
+def test_norms(twins, constants, n_out, threads, rows):
+    constants(regulariser, TILE_ROWS=rows)
     random = rng(n_out)
     weight = numbers(random, 13, n_out, spread=1.0)
     weight[:, 0] = 0.0
