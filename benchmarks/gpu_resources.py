@@ -5,7 +5,7 @@ CUDA twins are compiled for, to PTX and on to machine code. With a disassembler,
 accesses to local memory, fused operations where the kernel divides nothing, and the innermost loops.
 
     pip install evsnn[cuda12] nvidia-cuda-nvdisasm
-    python benchmarks/gpu_resources.py --json benchmarks/results/gpu_resources.json --code sass
+    python benchmarks/gpu_resources.py --by-default --json benchmarks/results/gpu_resources.json --code sass
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def read_code(ptx, cubin) -> tuple[dict, dict, str]:
     return columns, {"loops": loops}, sass
 
 
-def measure(launch, calls, folder) -> tuple[list, list, list]:
+def measure(launch, calls, folder, by_default) -> tuple[list, list, list]:
     """Rows of the table, kernels without a row and why, and the loops of each kernel."""
     rows, missing, loops = [], [], []
     reads_code = machine_code.find_nvdisasm() is not None
@@ -164,9 +164,9 @@ def measure(launch, calls, folder) -> tuple[list, list, list]:
                     "stack": found.stack_bytes,
                     "spills": found.spill_bytes,
                     "code_bytes": len(found.cubin),
-                    # Fused operations that a compilation with the default options would have.
-                    "fused_by_default": twin.ptx(types, cc, exact=False).count("fma.rn.f"),
                 }
+                if by_default:
+                    row["fused_by_default"] = twin.ptx(types, cc, exact=False).count("fma.rn.f")
                 shared = found.shared_bytes + dynamic
                 row["occupancy"] = occupancy(cc, threads, found.registers, shared)
                 sass = ""
@@ -188,7 +188,7 @@ def measure(launch, calls, folder) -> tuple[list, list, list]:
 @click.option(
     "--code", type=click.Path(path_type=Path), help="Folder for PTX, cubin and SASS of every kernel."
 )
-def main(target, code) -> None:
+def main(target, by_default, code) -> None:
     """Print registers, shared memory, spills, stack and occupancy of every CUDA kernel."""
     try:
         from evsnn_kernels.cuda import launch
@@ -204,7 +204,7 @@ def main(target, code) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         calls = exercise()
     try:
-        rows, missing, loops = measure(launch, calls, code)
+        rows, missing, loops = measure(launch, calls, code, by_default)
     except subprocess.CalledProcessError as error:
         sys.exit(f"gpu_resources: {error.cmd[0]} refuses the kernel: {error.stderr.strip().splitlines()[0]}")
     widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
@@ -214,7 +214,7 @@ def main(target, code) -> None:
         click.echo(f"missing: {line}")
     if target:
         about = describe_environment(1) | {"numba-cuda": package_version("numba-cuda")}
-        result = {"command": "python benchmarks/gpu_resources.py", "machine": about}
+        result = {"command": " ".join(["python", *sys.argv]), "machine": about}
         result |= {"kernels": rows, "missing": missing, "loops": loops}
         target.write_text(json.dumps(result, indent=1) + "\n")
     if missing or any(row.get(name) for row in rows for name in ("spills", "stack", "local", "fused")):
