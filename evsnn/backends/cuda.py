@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from evsnn_kernels.cpu import queue as queue_kernels
 from evsnn_kernels.cuda.device import Device
-from evsnn_kernels.cuda.launch import SIMULATED, CudaKernel
+from evsnn_kernels.cuda.launch import SIMULATED, CudaKernel, SharedMemoryError
 
 from evsnn.backends.base import (
     LEAST_WORK,
@@ -165,18 +165,23 @@ class CudaBackend(Backend):
         ------
         TypeError
             If an array is one of the host.
+        BackendError
+            If a layer or an image is too large for a block of the device.
         """
         twin = self._twins.get(kernel)
         if twin is None:
             twin = self._twins[kernel] = _twin(kernel)
-        twin.launch(
-            size,
-            *map(_memory, arguments),
-            0,
-            size,
-            threads=_SIMULATED_THREADS if SIMULATED else None,
-            stream=self._device.compute,
-        )
+        try:
+            twin.launch(
+                size,
+                *map(_memory, arguments),
+                0,
+                size,
+                threads=_SIMULATED_THREADS if SIMULATED else None,
+                stream=self._device.compute,
+            )
+        except SharedMemoryError as error:
+            raise BackendError(f"{error} (--backend cpu)") from None
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """Return an array of any content, in memory that was given back before if there is some."""

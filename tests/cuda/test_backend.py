@@ -249,6 +249,15 @@ def test_without_memory_there_is_one_line(monkeypatch):
         assert released == [0]
 
 
+def test_a_convolution_too_large_for_a_block_is_one_line():
+    data = toy_events(np.random.default_rng(0), n=2, size=64)
+    network = Network.from_architecture("64x64-1C47p46-3", seed=0)
+    with pytest.raises(
+        BackendError, match=r"^conv\.forward needs [0-9]+ bytes .*; use the CPU \(--backend cpu\)$"
+    ):
+        network.predict(data, backend="cuda")
+
+
 def test_a_fetch_tells_that_a_queue_was_too_small():
     with CudaBackend(threads=1) as backend:
         buffer = QueueBuffer(backend)

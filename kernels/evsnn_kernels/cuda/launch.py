@@ -98,6 +98,10 @@ class FloatPolicyError(RuntimeError):
     """A compiled kernel rounds otherwise than its CPU twin."""
 
 
+class SharedMemoryError(ValueError):
+    """A block would need more shared memory than it has."""
+
+
 def check_float_policy(ptx: str) -> None:
     """Raise :class:`FloatPolicyError` if PTX has an operation that is not rounded as on the CPU."""
     found = sorted(set(_FORBIDDEN.findall(ptx)))
@@ -267,16 +271,16 @@ class CudaKernel:
 
         Raises
         ------
-        ValueError
+        SharedMemoryError
             If the sizes of the arrays need more shared memory than a block has.
         """
         if size > 0:
             shared = self.shared_bytes(*args)
             if shared > MOST_SHARED_BYTES:
                 name = f"{self.__module__.rpartition('.')[2]}.{self.__name__}"
-                raise ValueError(
+                raise SharedMemoryError(
                     f"{name} needs {shared} bytes of shared memory for these sizes, a CUDA block has"
-                    f" {MOST_SHARED_BYTES}: use the CPU"
+                    f" {MOST_SHARED_BYTES}; use the CPU"
                 )
             self[self.blocks(size, *args), threads or self.threads(*args), stream, shared](*args)
 

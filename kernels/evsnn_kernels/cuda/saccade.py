@@ -9,6 +9,7 @@ import numpy as np
 from numba import cuda, float32, int32
 
 from evsnn_kernels.cuda.block import MAX_THREADS, narrowed, sort_step, summed
+from evsnn_kernels.cuda.launch import SharedMemoryError
 from evsnn_kernels.jit import cuda_kernel, cuda_part, larger, smaller
 from evsnn_kernels.layout import (
     F32,
@@ -88,14 +89,14 @@ def _shared_bytes(images: U8, *arguments: Scalar) -> int:
 
     Raises
     ------
-    ValueError
+    SharedMemoryError
         If not even the rows that pass over one row of the sensor fit.
     """
     _, height, width = images.shape
     reach = int(arguments[7])
     wide = int(width + 2 * reach)
     if wide * (2 * reach + 1) > _MOST_SHARED:
-        raise ValueError(
+        raise SharedMemoryError(
             f"an image of {height}x{width} is too wide for the saccade kernel of CUDA; encode it on the CPU"
         )
     return 4 * min(int(height + 2 * reach) * wide, _MOST_SHARED)
