@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import llvmlite.binding
 import numba
 from numba.extending import overload, register_jitable
 
@@ -60,6 +61,21 @@ def cpu_part(function: F) -> F:
     """
     marked: Any = register_jitable(inline="always")(function)
     return cast(F, marked)
+
+
+def has_cpu_feature(name: str) -> bool:
+    """Whether CPU kernels are compiled for a processor with a feature of LLVM's name, such as ``avx2``.
+
+    Only what is fast may depend on it, never a result.
+    """
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        features = config.CPU_FEATURES
+    elif config.CPU_NAME not in (None, "host"):
+        features = ""  # Numba compiles for the processor named, and does not tell what it has
+    else:
+        features = llvmlite.binding.get_host_cpu_features().flatten()
+    return f"+{name}" in features.split(",")
 
 
 def cpu_kernel(function: F) -> F:

@@ -25,7 +25,7 @@ from evsnn_kernels.cpu.vector import (
     store_64,
     where,
 )
-from evsnn_kernels.jit import cpu_part
+from evsnn_kernels.jit import cpu_part, has_cpu_feature
 from evsnn_kernels.layout import F32, I64, U32, U64, Scalar
 from evsnn_kernels.spec.neuron import clamped, decay_factor, decayed, reaches, received, reset
 
@@ -95,74 +95,86 @@ _passes_32 = _passes(load_32, store_32, 32)
 _passes_64 = _passes(load_64, store_64, 64)
 
 
-@cpu_part
-def _passes_128(
-    code: I64,
-    factor: F32,
-    offset: U64,
-    rows: F32,
-    floor: Scalar,
-    potential: F32,
-    hit_event: U64,
-    hit_mask: U64,
-    hit_upper: U64,
-    out_event: U64,
-    out_units: U32,
-    out_slot: I64,
-    out_count: I64,
-    first: Scalar,
-    last: Scalar,
-    base: Scalar,
-    high: Scalar,
-) -> Scalar:
-    """Two vectors side by side: while one waits for its last operation, the other goes on."""
-    width = potential.shape[1]
-    membranes = potential.reshape(-1)
-    while base + 128 <= high:
-        for s in range(first, last):
-            row = s * width + base
-            slot = out_slot[s] - out_slot[first]
-            capacity = out_slot[s + 1] - out_slot[s]
-            produced = out_count[s]
-            hits = np.uint64(0)
-            v = load_64(membranes, row)
-            w = load_64(membranes, row + 64)
-            for e in range(offset[s - first], offset[s - first + 1]):
-                at = (code[e] >> 1) + base
-                v = received(decayed(v, factor[e]), load_64(rows, at))
-                w = received(decayed(w, factor[e]), load_64(rows, at + 64))
-                if code[e] & 1:
-                    v = clamped(v, floor)
-                    w = clamped(w, floor)
-                    mask = reaches(v)
-                    upper = reaches(w)
-                    if mask | upper != np.uint64(0):
-                        v = where(mask, reset(v), v)
-                        w = where(upper, reset(w), w)
-                        hit_event[hits] = e
-                        hit_mask[hits] = mask
-                        hit_upper[hits] = upper
-                        hits += np.uint64(1)
-            store_64(membranes, row, v)
-            store_64(membranes, row + 64, w)
-            for hit in range(hits):
-                mask = hit_mask[hit]
-                upper = hit_upper[hit]
-                shift = 0
-                while mask | upper != np.uint64(0):
-                    if mask == np.uint64(0):
-                        mask = upper
-                        upper = np.uint64(0)
-                        shift = 64
-                    i = shift + lowest_bit(mask)
-                    mask = mask & (mask - np.uint64(1))
-                    if produced < capacity:
-                        out_event[slot + produced] = hit_event[hit]
-                        out_units[slot + produced] = base + i
-                    produced += 1
-            out_count[s] = produced
-        base += 128
-    return base
+def _double_passes(load: Callable[..., Any], store: Callable[..., Any], step: int) -> Callable[..., Any]:
+    """Make the same for two vectors side by side: while one waits for its last operation, the other runs."""
+
+    def run(
+        code: I64,
+        factor: F32,
+        offset: U64,
+        rows: F32,
+        floor: Scalar,
+        potential: F32,
+        hit_event: U64,
+        hit_mask: U64,
+        hit_upper: U64,
+        out_event: U64,
+        out_units: U32,
+        out_slot: I64,
+        out_count: I64,
+        first: Scalar,
+        last: Scalar,
+        base: Scalar,
+        high: Scalar,
+    ) -> Scalar:
+        width = potential.shape[1]
+        membranes = potential.reshape(-1)
+        while base + 2 * step <= high:
+            for s in range(first, last):
+                row = s * width + base
+                slot = out_slot[s] - out_slot[first]
+                capacity = out_slot[s + 1] - out_slot[s]
+                produced = out_count[s]
+                hits = np.uint64(0)
+                v = load(membranes, row)
+                w = load(membranes, row + step)
+                for e in range(offset[s - first], offset[s - first + 1]):
+                    at = (code[e] >> 1) + base
+                    v = received(decayed(v, factor[e]), load(rows, at))
+                    w = received(decayed(w, factor[e]), load(rows, at + step))
+                    if code[e] & 1:
+                        v = clamped(v, floor)
+                        w = clamped(w, floor)
+                        mask = reaches(v)
+                        upper = reaches(w)
+                        if mask | upper != np.uint64(0):
+                            v = where(mask, reset(v), v)
+                            w = where(upper, reset(w), w)
+                            hit_event[hits] = e
+                            hit_mask[hits] = mask
+                            hit_upper[hits] = upper
+                            hits += np.uint64(1)
+                store(membranes, row, v)
+                store(membranes, row + step, w)
+                for hit in range(hits):
+                    mask = hit_mask[hit]
+                    upper = hit_upper[hit]
+                    shift = 0
+                    while mask | upper != np.uint64(0):
+                        if mask == np.uint64(0):
+                            mask = upper
+                            upper = np.uint64(0)
+                            shift = step
+                        i = shift + lowest_bit(mask)
+                        mask = mask & (mask - np.uint64(1))
+                        if produced < capacity:
+                            out_event[slot + produced] = hit_event[hit]
+                            out_units[slot + produced] = base + i
+                        produced += 1
+                out_count[s] = produced
+            base += 2 * step
+        return base
+
+    return cpu_part(run)
+
+
+# Two vectors have to fit into half of the registers: 32 of 16 floats (AVX-512), 16 of 8 (AVX2) or of 4.
+_WIDEST = 64 if has_cpu_feature("avx512f") else 32 if has_cpu_feature("avx2") else 16
+_double_passes_of_widest = {
+    64: _double_passes(load_64, store_64, 64),
+    32: _double_passes(load_32, store_32, 32),
+    16: _double_passes(load_16, store_16, 16),
+}[_WIDEST]
 
 
 @cpu_part
@@ -216,7 +228,7 @@ def by_tiles(
     room = out_slot[last] - out_slot[first]
     found_event = np.empty(room, np.uint64)
     found_unit = np.empty(room, np.uint32)
-    base = _passes_128(
+    base = _double_passes_of_widest(
         code,
         factor,
         offset,
