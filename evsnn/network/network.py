@@ -15,6 +15,7 @@ from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import Events, EventSet
 from evsnn.events.file import EventSplit
 from evsnn.events.queue import HostQueue, Queue
+from evsnn.events.reorder import OrderSettings
 from evsnn.layers.base import Layer, LayerState, SpikingLayer
 from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
@@ -22,6 +23,7 @@ from evsnn.network.build import Parameters, build_layers
 from evsnn.network.defaults import suited_settings
 from evsnn.network.settings import NetworkSettings
 from evsnn.network.simulation import Outcome, Simulator, predicted_classes
+from evsnn.network.stream import Stream
 from evsnn.seeds import seed_words
 
 #: Samples simulated at a time when no gradients are needed.
@@ -293,6 +295,21 @@ class Network:
             if record == "membrane"
             else [],
         )
+
+    def stream(self, *, reorder_us: int = 0, late: str = "drop", max_held: int = 1 << 22) -> Stream:
+        """Return the network at rest, ready for the packets of a live sensor (:class:`Stream`).
+
+        Parameters
+        ----------
+        reorder_us, late, max_held
+            What becomes of events out of order, see :class:`evsnn.events.reorder.OrderSettings`.
+
+        Raises
+        ------
+        SettingsError
+            If one of these is out of range.
+        """
+        return Stream(self, OrderSettings(reorder_us, late, max_held))
 
     def _membranes(
         self, index: int, states: Sequence[LayerState], backend: Backend
