@@ -119,7 +119,7 @@ class QueueBuffer:
         """
         if len(count):
             # One sample with very many events must not make room for as many in all the others.
-            expected = int(min(1.25 * float(count.max()), 4.0 * float(count.mean()))) + 64
+            expected = int(min(1.25 * int(count.max()), 4.0 * int(count.sum()) / len(count))) + 64
             expected = max(expected, min(self._expected, 4 * expected))
             if expected != self._expected:
                 self._expected = expected

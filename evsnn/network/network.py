@@ -158,21 +158,31 @@ class Network:
         DataError
             Saying both sizes.
         """
-        channels, height, width = data.shape
-        shape = self.architecture.shape
-        flat = shape[:2] == (1, 1)
-        fits = self.n_inputs == channels * height * width if flat else shape == tuple(data.shape)
-        if not fits:
-            own = "" if flat else f" ({shape[1]}x{shape[2]}x{shape[0]})"
-            raise DataError(
-                f"architecture {self.architecture.text} has {self.n_inputs} inputs{own}, {where} has "
-                f"{channels * height * width} ({height}x{width}x{channels}); "
-                f"start the architecture with {height}x{width}x{channels}"
-            )
+        self.check_shape(data.shape, where)
         if data.classes > self.n_classes:
             raise DataError(
                 f"architecture {self.architecture.text} has {self.n_classes} outputs, {where} has "
                 f"{data.classes} classes; end the architecture with {data.classes}"
+            )
+
+    def check_shape(self, shape: tuple[int, int, int], where: str = "the data") -> None:
+        """Check that events of this shape (C, H, W) are this network's inputs.
+
+        Raises
+        ------
+        DataError
+            Saying both sizes.
+        """
+        channels, height, width = shape
+        own = self.architecture.shape
+        flat = own[:2] == (1, 1)
+        fits = self.n_inputs == channels * height * width if flat else own == tuple(shape)
+        if not fits:
+            size = "" if flat else f" ({own[1]}x{own[2]}x{own[0]})"
+            raise DataError(
+                f"architecture {self.architecture.text} has {self.n_inputs} inputs{size}, {where} has "
+                f"{channels * height * width} ({height}x{width}x{channels}); "
+                f"start the architecture with {height}x{width}x{channels}"
             )
 
     def check_units(self, events: Events) -> None:

@@ -79,9 +79,9 @@ class Stream:
     """Simulates a network on events as they come; from rest, as :meth:`Network.run` does on all at once.
 
     All events of a time act together (docs/model.md, S1). So those of the newest time are held until a later
-    one comes, or :meth:`advance` or :meth:`flush` says that none of this time will: their spikes are returned
-    then. With ``reorder_us`` events are held so much longer. Nothing else depends on the cut into packets: the
-    spikes of all calls together are, bit for bit, those of the recording in one piece.
+    one comes, or :meth:`advance` or :meth:`flush` says that none of this time will: then they act. With
+    ``reorder_us`` events are held so much longer. Nothing else depends on the cut into packets: the spikes of
+    all calls together are, bit for bit, those of the recording in one piece.
 
     Parameters
     ----------
@@ -92,9 +92,9 @@ class Stream:
 
     Notes
     -----
-    Times may be any from 0 to 2^62 - 1 microseconds, such as those of the Unix epoch, and a stream may run for
-    years. Membrane potentials depend on differences of times only; with a time constant above a minute, the
-    decay over a single pause of more than 71 minutes ends at that of 71 minutes.
+    Times may be any from 0 to 2^62 - 1 microseconds, such as those of the Unix epoch, and a stream may run
+    for years. Membrane potentials depend on differences of times only; with a time constant above a minute,
+    the decay over a single pause of more than 71 minutes ends at that of 71 minutes.
 
     Memory: the state of the layers, the events held and the largest packet; none of it grows with time.
     """
@@ -114,6 +114,7 @@ class Stream:
         self._states = [layer.new_state(1, self._backend) for layer in self._layers]
         self._origin: int | None = None
         self._acted = 0
+        self._first = self._last = 0
         self._counts = np.zeros(self._n_classes, np.int64)
 
     @property
@@ -125,7 +126,8 @@ class Stream:
     def potential(self) -> npt.NDArray[np.float32]:
         """Residual membrane potential of the output neurons over their threshold, shape (n_out,)."""
         [potential] = self._backend.fetch(self._states[-1].potential)
-        return self._layers[-1].membranes(potential)[0].copy()
+        row: npt.NDArray[np.float32] = self._layers[-1].membranes(potential)[0]
+        return row.copy()
 
     @property
     def prediction(self) -> int:
@@ -155,6 +157,11 @@ class Stream:
             duplicates=order.duplicates,
             spikes=int(self._counts.sum()),
         )
+
+    @property
+    def elapsed_us(self) -> int:
+        """Microseconds from the first event that acted to the last one."""
+        return self._last - self._first
 
     def predict(self, counts: npt.NDArray[np.int64]) -> int:
         """Class with most of ``counts``, shape (n_out,), ties by the present residual potential (S9)."""
@@ -189,7 +196,7 @@ class Stream:
         DataError
             If ``now`` is no time.
         """
-        self._order.advance(now)
+        self.accept_clock(now)
         return self.run()
 
     def flush(self) -> StreamSpikes:
@@ -197,12 +204,20 @@ class Stream:
 
         Events of their times that come later are late.
         """
-        self._order.flush()
+        self.accept_end()
         return self.run()
 
     def accept(self, times: npt.ArrayLike, units: npt.ArrayLike) -> None:
         """Take a packet as :meth:`push`, but leave it to :meth:`run` to simulate it."""
         self._order.accept(times, units)
+
+    def accept_clock(self, now: int) -> None:
+        """Learn the sensor's time as :meth:`advance`, but leave it to :meth:`run` to simulate."""
+        self._order.advance(now)
+
+    def accept_end(self) -> None:
+        """Let all events held go as :meth:`flush`, but leave it to :meth:`run` to simulate them."""
+        self._order.flush()
 
     def run(self, until: int = END_OF_TIME) -> StreamSpikes:
         """Simulate what is complete, but only times below ``until``; return its output spikes.
@@ -225,6 +240,7 @@ class Stream:
 
     def _simulate(self, times: npt.NDArray[np.int64], units: npt.NDArray[np.uint32]) -> list[StreamSpikes]:
         parts = []
+        self._last = int(times[-1])
         while len(times):
             origin = self._origin_for(int(times[0]))
             n = int(np.searchsorted(times, origin + _SPAN))
@@ -246,5 +262,5 @@ class Stream:
             self._origin = time
         elif self._origin is None:
             # At rest every potential is 0, at whatever time.
-            self._origin = time
+            self._origin = self._first = time
         return self._origin
