@@ -321,3 +321,26 @@ def test_events_held_are_bounded():
 def test_wrong_settings(wrong, message):
     with pytest.raises(SettingsError, match=message):
         network_of("12-9-4", 0).stream(**wrong)
+
+
+def test_clock_between_events_is_that_of_advance():
+    network = network_of("12-9-4", 0)
+    times, units = np.array([10, 20, 15, 30, 18, 19]), np.array([1, 99, 2, 3, 4, 5])
+    clock = np.array([False, True, False, False, False, False])
+    at_once = network.stream(reorder_us=4)
+    at_once.accept(times, units, clock)
+    spikes = at_once.run()
+    step_by_step = network.stream(reorder_us=4)
+    parts = []
+    for time, unit, shown in zip(times.tolist(), units.tolist(), clock.tolist(), strict=True):
+        parts.append(step_by_step.advance(time) if shown else step_by_step.push([time], [unit]))
+    assert at_once.counters == step_by_step.counters
+    assert at_once.counters.late == 3  # 15 after 20, 18 and 19 after 30
+    assert at_once.potential.tobytes() == step_by_step.potential.tobytes()
+    assert spikes.times.tolist() == joined(parts)[0].tolist()
+
+
+def test_a_clock_that_is_wrong():
+    stream = network_of("12-9-4", 0).stream()
+    with pytest.raises(DataError, match="time -1 us is outside"):
+        stream.advance(-1)

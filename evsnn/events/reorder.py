@@ -95,7 +95,9 @@ class EventOrder:
         """Time of the first event held, None if there is none."""
         return int(self._times[0]) if len(self._times) else None
 
-    def accept(self, times: npt.ArrayLike, units: npt.ArrayLike) -> None:
+    def accept(
+        self, times: npt.ArrayLike, units: npt.ArrayLike, clock: npt.NDArray[np.bool_] | None = None
+    ) -> None:
         """Take events in the order in which they came; after an error nothing has changed.
 
         Parameters
@@ -103,6 +105,8 @@ class EventOrder:
         times : array-like of int, shape (n,)
             Microseconds, 0 to 2^62 - 1, of any integer type.
         units : array-like of int, shape (n,)
+        clock : ndarray of bool, shape (n,), optional
+            Where True there is no event, but a time that the source's clock shows: see :meth:`advance`.
 
         Raises
         ------
@@ -117,18 +121,24 @@ class EventOrder:
             )
         if not len(stamps):
             return
+        if clock is not None:
+            inputs = np.where(clock, np.uint32(0), inputs)
         if int(inputs.max()) >= self.n_inputs:
             event = int(np.argmax(inputs >= self.n_inputs))
             raise DataError(
                 f"event {event} of the packet: unit {inputs[event]} is outside the input of "
                 f"{self.n_inputs} units"
             )
-        back = stamps[1:] < stamps[:-1]
         behind, late = 0, 0
-        open_from = max(self.open_from, int(stamps.max()) - self.settings.reorder_us)
-        if back.any() or int(stamps[0]) < max(self.open_from, self._newest):
+        latest = max(self._newest, int(stamps.max()))
+        open_from = max(self.open_from, latest - self.settings.reorder_us)
+        if (stamps[1:] < stamps[:-1]).any() or int(stamps[0]) < max(self.open_from, self._newest):
             newest = np.maximum.accumulate(np.concatenate([[self._newest], stamps]))[:-1]
             too_late = stamps < np.maximum(newest - self.settings.reorder_us, self.open_from)
+            before = stamps < newest
+            if clock is not None:
+                too_late &= ~clock
+                before &= ~clock
             late = int(np.count_nonzero(too_late))
             if late and self.settings.late == "refuse":
                 event = int(np.argmax(too_late))
@@ -136,9 +146,12 @@ class EventOrder:
                     f"event {event} of the packet: time {stamps[event]} us comes after "
                     f"{newest[event]} us; allow more with reorder_us, or drop late events"
                 )
-            behind = int(np.count_nonzero(stamps < newest)) - late
+            behind = int(np.count_nonzero(before)) - late
             if late:
                 stamps, inputs = stamps[~too_late], inputs[~too_late]
+                clock = None if clock is None else clock[~too_late]
+        if clock is not None:
+            stamps, inputs = stamps[~clock], inputs[~clock]
         waiting = np.count_nonzero(stamps >= open_from) + self.held
         waiting -= int(np.searchsorted(self._times, open_from))
         if waiting > self.settings.max_held:
@@ -150,8 +163,8 @@ class EventOrder:
         self.late += late
         self.reordered += behind
         self.open_from = open_from
+        self._newest = latest
         if len(stamps):
-            self._newest = max(self._newest, int(stamps.max()))
             self._times, self._units = _sorted(
                 np.concatenate([self._times, stamps]), np.concatenate([self._units, inputs])
             )

@@ -207,9 +207,18 @@ class Stream:
         self.accept_end()
         return self.run()
 
-    def accept(self, times: npt.ArrayLike, units: npt.ArrayLike) -> None:
-        """Take a packet as :meth:`push`, but leave it to :meth:`run` to simulate it."""
-        self._order.accept(times, units)
+    def accept(
+        self, times: npt.ArrayLike, units: npt.ArrayLike, clock: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Take a packet as :meth:`push`, but leave it to :meth:`run` to simulate it.
+
+        Parameters
+        ----------
+        times, units : array-like of int, shape (n,)
+        clock : ndarray of bool, shape (n,), optional
+            Where True there is no event, but a time for :meth:`advance`, between the events around it.
+        """
+        self._order.accept(times, units, clock)
 
     def accept_clock(self, now: int) -> None:
         """Learn the sensor's time as :meth:`advance`, but leave it to :meth:`run` to simulate."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,21 +32,21 @@ _RECORDS = {
 
 @dataclass(frozen=True, eq=False)
 class Packet:
-    """Events that came together, and what the sensor's clock shows after them.
+    """Records that came together.
 
     Parameters
     ----------
     times : ndarray of int64, shape (n,)
         Microseconds.
     units : ndarray of uint32, shape (n,)
-        Input index, ``(c*H + y)*W + x``.
-    now : int, optional
-        The sensor's clock.
+        Input index, ``(c*H + y)*W + x``; of no meaning for a record of the clock.
+    clock : ndarray of bool, shape (n,), or None
+        Records that are no events, but show the sensor's clock; None: there are none.
     """
 
     times: npt.NDArray[np.int64]
     units: npt.NDArray[np.uint32]
-    now: int | None = None
+    clock: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,22 +122,20 @@ class Header:
 
     def encode_packet(self, packet: Packet) -> bytes:
         """Return the records of a packet whose events lie on the sensor."""
-        n = len(packet.times)
-        records = np.zeros(n + (packet.now is not None), _RECORDS[self.layout])
-        records["time"][:n] = packet.times
+        records = np.zeros(len(packet.times), _RECORDS[self.layout])
+        records["time"] = packet.times
         if self.layout == UNITS:
-            records["unit"][:n] = packet.units
+            records["unit"] = packet.units
         else:
             _, height, width = self.shape
-            records["x"][:n] = packet.units % width
-            records["y"][:n] = packet.units // width % height
-            records["polarity"][:n] = packet.units // (width * height)
-        if packet.now is not None:
-            records[n]["time"] = packet.now
-            records[n]["kind"] = CLOCK
+            records["x"] = packet.units % width
+            records["y"] = packet.units // width % height
+            records["polarity"] = packet.units // (width * height)
+        if packet.clock is not None:
+            records["kind"] = np.where(packet.clock, CLOCK, EVENT)
         return records.tobytes()
 
-    def decode_packets(self, data: memoryview, where: str, first: int) -> Iterator[Packet]:
+    def decode_packet(self, data: memoryview, where: str, first: int) -> Packet:
         """Read whole records.
 
         Parameters
@@ -150,11 +147,6 @@ class Header:
         first : int
             Number of the first record, for messages.
 
-        Yields
-        ------
-        Packet
-            One, and one more for every record of the clock but the last.
-
         Raises
         ------
         DataError
@@ -162,8 +154,9 @@ class Header:
         """
         records = np.frombuffer(data, _RECORDS[self.layout])
         kinds = records["kind"]
-        marks = np.flatnonzero(kinds)
-        if len(marks) and int(kinds.max()) > CLOCK:
+        clock = kinds != EVENT
+        shown = bool(clock.any())
+        if shown and (kinds > CLOCK).any():
             bad = int(np.argmax(kinds > CLOCK))
             raise DataError(f"{where}: record {first + bad} is of kind {kinds[bad]}, must be 0 or 1")
         late = records["time"] >= END_OF_TIME
@@ -172,18 +165,6 @@ class Header:
             raise DataError(
                 f"{where}: record {first + bad}: time {records['time'][bad]} us is beyond 2^62 - 1"
             )
-        times = records["time"].astype(np.int64)
-        units = self._units(records, marks, where, first)
-        begin = 0
-        for mark in marks.tolist():
-            yield Packet(times[begin:mark], units[begin:mark], int(times[mark]))
-            begin = mark + 1
-        if begin < len(records):
-            yield Packet(times[begin:], units[begin:])
-
-    def _units(
-        self, records: npt.NDArray[np.void], marks: npt.NDArray[np.int64], where: str, first: int
-    ) -> npt.NDArray[np.uint32]:
         channels, height, width = self.shape
         if self.layout == UNITS:
             sizes = {"unit": channels * height * width}
@@ -191,7 +172,8 @@ class Header:
             sizes = {"x": width, "y": height, "polarity": channels}
         for name, size in sizes.items():
             outside = records[name] >= size
-            outside[marks] = False
+            if shown:
+                outside &= ~clock
             if outside.any():
                 bad = int(np.argmax(outside))
                 raise DataError(
@@ -199,7 +181,8 @@ class Header:
                     f"{width}x{height} pixels, {channels} channels"
                 )
         if self.layout == UNITS:
-            return records["unit"].astype(np.uint32)
-        x, y, p = (records[name].astype(np.uint32) for name in ("x", "y", "polarity"))
-        units: npt.NDArray[np.uint32] = (p * np.uint32(height) + y) * np.uint32(width) + x
-        return units
+            units = records["unit"].astype(np.uint32)
+        else:
+            x, y, p = (records[name].astype(np.uint32) for name in ("x", "y", "polarity"))
+            units = (p * np.uint32(height) + y) * np.uint32(width) + x
+        return Packet(records["time"].astype(np.int64), units, clock if shown else None)

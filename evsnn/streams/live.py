@@ -91,13 +91,11 @@ class LiveSession:
         for arrival in self._source.arrivals():
             if self._begun is None:
                 self._begun = arrival.read_at
-            for packet in arrival.packets:
-                self._stream.accept(packet.times, packet.units)
-                if packet.now is not None:
-                    self._stream.accept_clock(packet.now)
-                for decision in self._maker.decide():
-                    self._decisions += 1
-                    yield decision
+            packet = arrival.packet
+            self._stream.accept(packet.times, packet.units, packet.clock)
+            for decision in self._maker.decide():
+                self._decisions += 1
+                yield decision
             self._done = time.perf_counter()
             self._latencies.add(self._done - arrival.read_at)
         for decision in self._maker.finish():

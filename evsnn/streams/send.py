@@ -131,22 +131,21 @@ def send(
         write, end = _writer(header, target, stack)
         begun = time.perf_counter()
         for packet in _cut(parts, packet_us):
-            assert packet.now is not None
+            last = int(packet.times[-1])
             if first is None:
-                first = packet.now - packet_us
+                first = last - packet_us
             if speed:
-                time.sleep(max(0.0, begun + (packet.now - first) / (1e6 * speed) - time.perf_counter()))
+                time.sleep(max(0.0, begun + (last - first) / (1e6 * speed) - time.perf_counter()))
             write(packet)
-            events += len(packet.times)
+            events += len(packet.times) - 1
             packets += 1
-            last = packet.now
         end()
         wall = time.perf_counter() - begun
     return SendReport(events, packets, (last - (first or 0)) / 1e6, wall)
 
 
 def _cut(parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], packet_us: int) -> Iterator[Packet]:
-    """Packets that end at multiples of ``packet_us`` after the first event; none is empty."""
+    """Packets that end at multiples of ``packet_us`` after the first event, with the clock; none is empty."""
     held: list[Part] = []
     end: int | None = None
     for given_times, given_units in parts:
@@ -173,9 +172,9 @@ def _cut(parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], packet_us: int) -
 
 
 def _packet(held: list[Part], now: int) -> Packet:
-    return Packet(
-        np.concatenate([times for times, _ in held]), np.concatenate([units for _, units in held]), now
-    )
+    times = np.concatenate([*(times for times, _ in held), [now]])
+    units = np.concatenate([*(units for _, units in held), np.zeros(1, np.uint32)])
+    return Packet(times, units, np.arange(len(times)) == len(times) - 1)
 
 
 def _writer(

@@ -31,17 +31,17 @@ _DATAGRAMS = 64
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """Packets that were read together.
+    """A packet that has come.
 
     Parameters
     ----------
     read_at : float
-        When, on the clock of :func:`time.perf_counter`.
-    packets : iterator of Packet
+        When it was read, on the clock of :func:`time.perf_counter`.
+    packet : Packet
     """
 
     read_at: float
-    packets: Iterator[Packet]
+    packet: Packet
 
 
 class Source(ABC):
@@ -184,7 +184,7 @@ class ByteSource(Source):
                     break
                 self._filled += n
                 # What is no stream may never send as much as a header.
-                if bytes(self._buffer[: self._filled])[:4] != MAGIC[: self._filled]:
+                if self._filled >= len(MAGIC) and bytes(self._buffer[: len(MAGIC)]) != MAGIC:
                     break
             self._header = Header.decode(bytes(self._buffer[: self._filled]), self.where)
             self._filled = 0
@@ -197,7 +197,8 @@ class ByteSource(Source):
             read_at = time.perf_counter()
             self._filled += n
             whole = self._filled - self._filled % RECORD_SIZE
-            yield Arrival(read_at, header.decode_packets(buffer[:whole], self.where, records))
+            if whole:
+                yield Arrival(read_at, header.decode_packet(buffer[:whole], self.where, records))
             records += whole // RECORD_SIZE
             rest = self._filled - whole
             buffer[:rest] = bytes(buffer[whole : self._filled])
@@ -288,7 +289,7 @@ class UdpSource(Source):
                     break
             assert self._header is not None
             yield Arrival(
-                read_at, self._header.decode_packets(self._buffer[: self._filled], self.where, records)
+                read_at, self._header.decode_packet(self._buffer[: self._filled], self.where, records)
             )
             records += self._filled // RECORD_SIZE
             self._filled = 0
@@ -341,5 +342,4 @@ class RecordingSource(Source):
     def arrivals(self) -> Iterator[Arrival]:
         """Read packets; see :meth:`Source.arrivals`."""
         for times, units in self._recording.packets():
-            packet = Packet(times, units.astype(np.uint32))
-            yield Arrival(time.perf_counter(), iter([packet]))
+            yield Arrival(time.perf_counter(), Packet(times, units.astype(np.uint32)))
