@@ -2,7 +2,7 @@
 
     python tests/stream_soak.py --rate 1e6 --seconds 3600 --json benchmarks/results/stream_soak.json
 
-A bar moves over the sensor, in noise. Packets of the binary format go through the whole path of `evsnn stream`
+A bar moves over the sensor, in noise. Packets of the binary format go through all of `evsnn stream`
 but the socket, as fast as they are taken.
 """
 

@@ -81,9 +81,12 @@ def open_recording(path: Path) -> Recording:
     if not path.is_file():
         raise DataError(f"cannot read {path}: no such file")
     try:
-        return Recording(path, faery.events_stream_from_file(path))
+        recording = Recording(path, faery.events_stream_from_file(path, dimensions_fallback=(0, 0)))
     except Exception as error:
         raise _damaged(path, error) from None
+    if min(recording.shape) < 1:
+        raise DataError(f"{path}: not a recording: its header does not say how large the sensor is")
+    return recording
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
