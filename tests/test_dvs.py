@@ -25,7 +25,7 @@ def faery():
 
 
 def evt2(events, size=f"% geometry {WIDTH}x{HEIGHT}\n"):
-    """Prophesee's EVT2: words of 32 bits; 0x8 has the high bits of the time, 0x0 (OFF) and 0x1 (ON) the low six."""
+    """Prophesee's EVT2: words of 32 bits, 0x8 with the high bits of the time, 0x0 OFF and 0x1 ON with six."""
     words, high = [], None
     for time, x, y, polarity in events:
         if time >> 6 != high:

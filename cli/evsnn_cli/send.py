@@ -18,7 +18,7 @@ from evsnn_cli.console import microseconds
     type=click.FloatRange(0.0),
     default=1.0,
     show_default=True,
-    help="1 is real time, 10 ten times faster; 0: as fast as it is taken.",
+    help="Speed of the sensor: 1 is real time, 10 ten times faster; 0: as fast as it is taken.",
 )
 @click.option(
     "--packet-ms", type=float, default=1.0, show_default=True, help="Sensor time that a packet covers."
