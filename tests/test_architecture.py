@@ -79,6 +79,8 @@ def test_imports_go_down_only(copy):
         ("evsnn/backends/system.py", "from evsnn.layers.dense import Dense"),
         ("evsnn/plots/events.py", "from evsnn.events.core import Events"),
         ("evsnn/training/fit.py", "import evsnn.pictures"),
+        ("evsnn/streams/live.py", "import evsnn.datasets.idx"),
+        ("evsnn/network/stream.py", "import evsnn.streams.live"),
     ],
 )
 def test_an_import_upwards_is_found(copy, place, line):

@@ -118,6 +118,21 @@ def progress(total: int, what: str, unit: str) -> Iterator[tqdm[Any]]:
         yield bar
 
 
+def microseconds(option: str, milliseconds: float, least: int = 1) -> int:
+    """Whole microseconds of an option in milliseconds.
+
+    Raises
+    ------
+    SettingsError
+        If there are fewer than ``least``, or more than a year of them.
+    """
+    from evsnn.errors import SettingsError
+
+    if not (math.isfinite(milliseconds) and least <= round(milliseconds * 1e3) <= 1 << 45):
+        raise SettingsError(f"{option} must be {least / 1e3:g} or more, got {milliseconds:g}")
+    return round(milliseconds * 1e3)
+
+
 def counted(number: float) -> str:
     """A count with three or four digits: 512, 41.7k, 1.05M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):

@@ -12,6 +12,8 @@ from evsnn_cli.convert_nmnist import convert_nmnist
 from evsnn_cli.evaluate import evaluate
 from evsnn_cli.info import info
 from evsnn_cli.plot import plot
+from evsnn_cli.send import send
+from evsnn_cli.stream import stream
 from evsnn_cli.train import train
 
 
@@ -49,7 +51,7 @@ def cli(debug: bool) -> None:
     """Hold the subcommands together."""
 
 
-for _command in (train, evaluate, convert_mnist, convert_nmnist, info, plot):
+for _command in (train, evaluate, convert_mnist, convert_nmnist, info, plot, stream, send):
     cli.add_command(_command)
 
 

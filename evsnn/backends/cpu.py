@@ -95,7 +95,7 @@ class CpuBackend(Backend):
 
     def fetch(self, *arrays: Array) -> list[HostArray]:
         """Return the arrays themselves."""
-        return cast(list[HostArray], list(arrays))
+        return cast("list[HostArray]", list(arrays))
 
     def rows(self, array: Array) -> list[Array]:
         """The rows of an array with two axes."""
@@ -103,7 +103,7 @@ class CpuBackend(Backend):
 
     def admit(self, queue: Growing, slot: Array, count: Array) -> Array | None:
         """Look at once whether there was room."""
-        return count if queue.settle(cast(npt.NDArray[np.int64], count)) else None
+        return count if queue.settle(cast("npt.NDArray[np.int64]", count)) else None
 
     def feed(self, parts: Iterator[Part[T]]) -> Feed[T]:
         """Hand on the parts."""

@@ -70,6 +70,7 @@ class QueueBuffer:
         self._backend = backend
         self._expected = 64
         self._size = np.empty(0, np.int64)
+        self._least = 0  # room of the sample that has least
         self._too_small = False
         self._slots: tuple[Array, Array] | None = None
         self._times: Array = backend.empty((0,), np.uint32)
@@ -117,14 +118,15 @@ class QueueBuffer:
         count : ndarray of int64, shape (n_samples,)
             Events that occurred in each sample.
         """
-        if len(count):
+        counts = count.tolist()  # for the few samples of a live stream, faster than NumPy
+        if counts:
             # One sample with very many events must not make room for as many in all the others.
-            expected = int(min(1.25 * float(count.max()), 4.0 * float(count.mean()))) + 64
+            expected = int(min(1.25 * max(counts), 4.0 * sum(counts) / len(counts))) + 64
             expected = max(expected, min(self._expected, 4 * expected))
             if expected != self._expected:
                 self._expected = expected
                 self._slots = None
-        self._too_small = bool((count > self._size).any())
+        self._too_small = max(counts, default=0) > self._least and bool((count > self._size).any())
         if self._too_small:
             self._size = np.maximum(self._size, count)
         return not self._too_small
@@ -137,6 +139,7 @@ class QueueBuffer:
             if self._slots is not None and len(self._size) == n_samples:
                 return self._slots
             self._size = np.full(n_samples, self._expected, np.int64)
+        self._least = int(self._size.min()) if n_samples else 0
         slot = np.zeros(n_samples + 1, np.int64)
         np.cumsum(self._size, out=slot[1:])
         if len(self._times) < slot[-1]:

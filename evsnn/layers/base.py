@@ -383,14 +383,18 @@ class SpikingLayer(Layer):
         backend = placed.backend
         if operations is None:
             operations = backend.empty((len(queue),), np.int64)
+        # What a queue that turns out too small will have to start from once more.
         before = None if state.at_rest else [array.copy() for array in backend.fetch(*state.arrays())]
+        again = False
 
         def produce(times: Array, units: Array, slot: Array, count: Array) -> None:
-            if before is not None:
+            nonlocal again
+            if again and before is not None:
                 arrays = (backend.put(array.copy()) for array in before)
                 state.potential, state.last_update, state.last_spike = arrays
-            elif not state.at_rest:
+            elif again:
                 state.rest(backend)
+            again = True
             state.at_rest = False
             backend.run(
                 kernel,

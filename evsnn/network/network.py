@@ -15,6 +15,7 @@ from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import Events, EventSet
 from evsnn.events.file import EventSplit
 from evsnn.events.queue import HostQueue, Queue
+from evsnn.events.reorder import OrderSettings
 from evsnn.layers.base import Layer, LayerState, SpikingLayer
 from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
@@ -22,6 +23,7 @@ from evsnn.network.build import Parameters, build_layers
 from evsnn.network.defaults import suited_settings
 from evsnn.network.settings import NetworkSettings
 from evsnn.network.simulation import Outcome, Simulator, predicted_classes
+from evsnn.network.stream import Stream
 from evsnn.seeds import seed_words
 
 #: Samples simulated at a time when no gradients are needed.
@@ -156,21 +158,31 @@ class Network:
         DataError
             Saying both sizes.
         """
-        channels, height, width = data.shape
-        shape = self.architecture.shape
-        flat = shape[:2] == (1, 1)
-        fits = self.n_inputs == channels * height * width if flat else shape == tuple(data.shape)
-        if not fits:
-            own = "" if flat else f" ({shape[1]}x{shape[2]}x{shape[0]})"
-            raise DataError(
-                f"architecture {self.architecture.text} has {self.n_inputs} inputs{own}, {where} has "
-                f"{channels * height * width} ({height}x{width}x{channels}); "
-                f"start the architecture with {height}x{width}x{channels}"
-            )
+        self.check_shape(data.shape, where)
         if data.classes > self.n_classes:
             raise DataError(
                 f"architecture {self.architecture.text} has {self.n_classes} outputs, {where} has "
                 f"{data.classes} classes; end the architecture with {data.classes}"
+            )
+
+    def check_shape(self, shape: tuple[int, int, int], where: str = "the data") -> None:
+        """Check that events of this shape (C, H, W) are this network's inputs.
+
+        Raises
+        ------
+        DataError
+            Saying both sizes.
+        """
+        channels, height, width = shape
+        own = self.architecture.shape
+        flat = own[:2] == (1, 1)
+        fits = self.n_inputs == channels * height * width if flat else own == tuple(shape)
+        if not fits:
+            size = "" if flat else f" ({own[1]}x{own[2]}x{own[0]})"
+            raise DataError(
+                f"architecture {self.architecture.text} has {self.n_inputs} inputs{size}, {where} has "
+                f"{channels * height * width} ({height}x{width}x{channels}); "
+                f"start the architecture with {height}x{width}x{channels}"
             )
 
     def check_units(self, events: Events) -> None:
@@ -293,6 +305,21 @@ class Network:
             if record == "membrane"
             else [],
         )
+
+    def stream(self, *, reorder_us: int = 0, late: str = "drop", max_held: int = 1 << 22) -> Stream:
+        """Return the network at rest, ready for the packets of a live sensor (:class:`Stream`).
+
+        Parameters
+        ----------
+        reorder_us, late, max_held
+            What becomes of events out of order, see :class:`evsnn.events.reorder.OrderSettings`.
+
+        Raises
+        ------
+        SettingsError
+            If one of these is out of range.
+        """
+        return Stream(self, OrderSettings(reorder_us, late, max_held))
 
     def _membranes(
         self, index: int, states: Sequence[LayerState], backend: Backend
