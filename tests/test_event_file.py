@@ -848,6 +848,6 @@ def test_no_memory_is_one_line(good, monkeypatch):
     def none_left(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(file_module.np, "ascontiguousarray", none_left)
+    monkeypatch.setattr(hdf5_module.np, "empty", none_left)
     with open_events(good) as file, pytest.raises(EvsnnError, match="'offsets' does not fit into memory"):
         file["train"].load()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def _model(path: Path) -> dict[str, Any]:
 def _run_folder(path: Path) -> dict[str, Any]:
     from evsnn.errors import DataError
     from evsnn.training.config import RunConfig
-    from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, RESULT, read_metrics
+    from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, RESULT, read_metrics, read_result
 
     if not (path / CONFIG).is_file():
         raise DataError(f"{path}: not a run folder, it holds no {CONFIG}")
@@ -178,10 +177,7 @@ def _run_folder(path: Path) -> dict[str, Any]:
     if CHECKPOINT in summary:
         read_metrics(path / METRICS, summary[CHECKPOINT]["epoch"])
     if (path / RESULT).exists():
-        try:
-            summary["result"] = json.loads((path / RESULT).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path / RESULT}: not valid JSON: {error}") from error
+        summary["result"] = read_result(path / RESULT)
     return summary
 
 
