@@ -49,6 +49,8 @@ GUIDED = (
     "json",
 )
 LONGEST_INPUT = 4096
+#: What reading one input of a few kilobytes may add to the largest memory so far.
+MOST_MEMORY_KB = 64 << 10
 _COUNTS = struct.Struct("<5Q")
 _FRESH = (0, 0, 0, 0, 0)
 
@@ -114,9 +116,10 @@ def fuzz(name: str, seconds: int, folder: Path, seed: int, memory_mb: int) -> No
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     board = Board(folder / f"{name}.board")
     tried, accepted, refused, faults, _ = board.counts
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def try_one(data: bytes) -> None:
-        nonlocal tried, accepted, refused, faults
+        nonlocal tried, accepted, refused, faults, peak_kb
         tried += 1
         board.current = data
         board.counts = tried, accepted, refused, faults, len(data)
@@ -137,18 +140,23 @@ def fuzz(name: str, seconds: int, folder: Path, seed: int, memory_mb: int) -> No
             )
             at = f"{Path(place.filename).name}:{place.lineno}" if place else str(error)[:60]
             record(folder, name, data, traceback.format_exc(), f"{type(error).__name__} at {at}")
+        now_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if now_kb > peak_kb + MOST_MEMORY_KB:
+            faults += 1
+            record(folder, name, data, f"{now_kb - peak_kb} KiB more", "memory")
+        peak_kb = max(peak_kb, now_kb)
         board.counts = tried, accepted, refused, faults, len(data)
 
-    # The first input of libFuzzer is always empty.
     atheris.Setup(
         [
             "fuzz",
             f"-max_total_time={seconds}",
             f"-max_len={LONGEST_INPUT}",
             f"-seed={seed}",
-            f"-dict={dictionary}",
+            *([f"-dict={dictionary}"] if target.tokens else []),
+            "-len_control=20",
             "-rss_limit_mb=0",
-            "-timeout=0",
+            "-timeout=1000000",
             "-verbosity=0",
             str(corpus),
         ],
