@@ -5,6 +5,11 @@ from __future__ import annotations
 _LONGEST = 1000
 
 
+def printable(text: str) -> str:
+    """Text from elsewhere on one line, with numbers for characters that are none, or steer a terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class EvsnnError(Exception):
     """Base of all errors that evsnn raises on purpose.
 
@@ -14,7 +19,7 @@ class EvsnnError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+        shown = printable(message)
         half = _LONGEST // 2
         super().__init__(shown if len(shown) <= _LONGEST else f"{shown[:half]} ... {shown[-half:]}")
 

@@ -182,11 +182,13 @@ def _run_folder(path: Path) -> dict[str, Any]:
 
 
 def _print(summary: dict[str, Any], indent: int = 0) -> None:
+    from evsnn.errors import printable
+
     for name, value in summary.items():
-        label = " " * indent + name.replace("_", " ")
+        label = " " * indent + printable(str(name)).replace("_", " ")
         if isinstance(value, dict):
             click.echo(f"{label}:")
             _print(value, indent + 2)
         else:
             shown = "yes" if value is True else "no" if value is False else value
-            click.echo(f"{label}: {shown}")
+            click.echo(f"{label}: {printable(str(shown))}")

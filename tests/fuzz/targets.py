@@ -100,7 +100,7 @@ def check_message(text: str, path: Path | None = None) -> None:
         raise Fault(f"does not name the file: {text[:200]!r}")
     # Inputs are small: where memory runs out, something was allocated for a mere claim. (HDF5 reserves a
     # block of metadata as it is claimed, but looks where the file ends before it touches that memory.)
-    if "on disk image buffer" not in text and re.search("fit into memory|allocat|out of memory", text):
+    if "on disk image buffer" not in text and re.search("fit into memory|memory alloc|out of memory", text):
         raise Fault(f"memory for a mere claim: {text[:200]!r}")
 
 
