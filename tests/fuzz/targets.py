@@ -7,6 +7,7 @@ the name of the file, memory that no file of this size needs.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
@@ -15,7 +16,6 @@ import re
 import shutil
 import struct
 import tempfile
-import zlib
 from atexit import register
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -122,21 +122,12 @@ def read_idx(content: bytes, path: Path) -> None:
             continue
         hold(values.dtype == np.uint8 and values.ndim == ndim and values.size, "shape or type is wrong")
         if content[:2] == b"\x1f\x8b":
-            content = _gunzip(content)
+            content = gzip.decompress(content)
         header = struct.pack(f">HBB{ndim}I", 0, 8, ndim, *values.shape)
         hold(content == header + values.tobytes(), "the values are not those of the file")
         return
     assert refused is not None
     raise refused
-
-
-def _gunzip(content: bytes) -> bytes:
-    parts = []
-    while content.rstrip(b"\0"):
-        unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        parts.append(unpacking.decompress(content))
-        content = unpacking.unused_data.lstrip(b"\0")
-    return b"".join(parts)
 
 
 def read_recording(content: bytes, path: Path) -> None:

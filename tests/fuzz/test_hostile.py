@@ -403,7 +403,7 @@ GOOD = {
     "line",
     [
         GOOD | {"loss": "low"}, GOOD | {"loss": float("nan")}, GOOD | {"loss": float("inf")},
-        GOOD | {"loss": True}, GOOD | {"seconds": None}, GOOD | {"validation_accuracy": [1]}, 
+        GOOD | {"loss": True}, GOOD | {"seconds": None}, GOOD | {"validation_accuracy": [1]},
         GOOD | {"events_per_sample": 3},
         GOOD | {"events_per_sample": [1]}, GOOD | {"events_per_sample": ["a", "b"]}, GOOD | {"epoch": "1"},
         GOOD | {"epoch": 0}, GOOD | {"epoch": 1.5}, GOOD | {"loss": 10**400}, [], 3, None,
