@@ -28,6 +28,7 @@ from evsnn.hdf5 import (
     readable_size,
     reading,
     refuse_links,
+    why_not_open,
 )
 from evsnn.layers.base import SpikingLayer
 from evsnn.layers.settings import NeuronSettings
@@ -115,7 +116,11 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
                 f"{path}: not an evsnn model, not even HDF5; a model is the model.h5 of a run folder"
             )
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            file = h5py.File(path, "r", locking=False)
+        except Exception as error:
+            raise DataError(f"{path}: {why_not_open(error)}") from error
+        try:
+            with file:
                 return _read(file, path, size)
         except SettingsError as error:
             raise DataError(f"{path}: {error}") from error

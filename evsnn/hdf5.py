@@ -281,6 +281,16 @@ def reason(error: Exception) -> str:
     return (inner.group(1) if inner else text)[:200] or type(error).__name__
 
 
+def why_not_open(error: Exception) -> str:
+    """Say why HDF5 does not open a file that begins like one of its own."""
+    why = reason(error)
+    if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", why):
+        return f"truncated: {cut.group(1)} bytes of {cut.group(2)}; {DAMAGED}"
+    if "checksum" in why:
+        return f"the checksum of its header failed; {DAMAGED}"
+    return f"HDF5 cannot open it ({why}); {DAMAGED}"
+
+
 def readable_size(path: Path) -> int:
     """Size of a file in bytes; a DataError if it cannot be read."""
     try:

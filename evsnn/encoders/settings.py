@@ -220,7 +220,10 @@ def encoder_settings(values: Mapping[str, Any]) -> EncoderSettings | SaccadeSett
     for name, value in values.items():
         # A whole number of any size is JSON; no setting is one, and floating point cannot compare them.
         if not isinstance(value, int | float | str) or (isinstance(value, int) and abs(value) >= 1 << 63):
-            raise SettingsError(f"encoder setting {name!r} must be a number or a word")
+            raise SettingsError(
+                f"encoder setting {name!r} of the data set is neither a word nor a number of a size that "
+                "makes sense; make the event file again, or train with --no-fresh"
+            )
     if values.get("kind") == SACCADE:
         return SaccadeSettings.from_dict(values)
     return EncoderSettings.from_dict(values)

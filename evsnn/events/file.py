@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +25,6 @@ from evsnn.events.core import (
 )
 from evsnn.events.format import COLUMNS, FORMAT, SPLITS, VERSION, image_chunk, shape_fits
 from evsnn.hdf5 import (
-    DAMAGED,
     decoded,
     open_dataset,
     read_attribute,
@@ -36,6 +34,7 @@ from evsnn.hdf5 import (
     reading,
     reason,
     refuse_links,
+    why_not_open,
 )
 
 _VERIFY_EVENTS = 1 << 20
@@ -379,8 +378,4 @@ def _why_not_open(error: Exception) -> str:
     why = reason(error)
     if "signature not found" in why:
         return "not an HDF5 file; event files are made with `evsnn convert-mnist` or `evsnn convert-nmnist`"
-    if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", why):
-        return f"truncated: {cut.group(1)} bytes of {cut.group(2)}; {DAMAGED}"
-    if "checksum" in why:
-        return f"the checksum of its header failed; {DAMAGED}"
-    return f"HDF5 cannot open it ({why}); {DAMAGED}"
+    return why_not_open(error)
