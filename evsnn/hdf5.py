@@ -29,6 +29,8 @@ _MIN_BYTES_A_CHUNK = 8  # no entry of a chunk index is smaller
 # In the order in which they are applied.
 _FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
 
+_FALLING = np.arange(1 << 17, 0, -1, dtype=np.float64)
+
 
 class StoredArray:
     """A data set of a file from others: checked before any of its values is read, then read chunk by chunk.
@@ -143,7 +145,11 @@ class StoredArray:
                 return b""
         if h5py.h5z.FILTER_SHUFFLE in self._filters and len(content) == self._chunk_bytes:
             # The first bytes of all values, then all second bytes, and so on.
-            content = np.frombuffer(content, np.uint8).reshape(self._data.dtype.itemsize, -1).T.tobytes()
+            planes = np.frombuffer(content, np.uint8).reshape(self._data.dtype.itemsize, -1)
+            values = np.empty(planes.shape[::-1], np.uint8)
+            for i, plane in enumerate(planes):
+                values[:, i] = plane
+            content = values.tobytes()
         return content
 
 
@@ -151,10 +157,10 @@ def fletcher32(data: bytes) -> int:
     """HDF5's Fletcher checksum: sums of big-endian 16-bit words modulo 65535, 0 only where all are 0."""
     words = np.frombuffer(data + bytes(len(data) % 2), ">u2").astype(np.float64)
     first = second = 0
-    # Pieces whose sums a float64 holds exactly.
-    for low in range(0, len(words), 1 << 17):
-        piece = words[low : low + (1 << 17)]
-        second += len(piece) * first + int(piece @ np.arange(len(piece), 0, -1, dtype=np.float64))
+    # Pieces whose sums a float64 holds exactly. (A dot product would wake the threads of a BLAS each time.)
+    for low in range(0, len(words), len(_FALLING)):
+        piece = words[low : low + len(_FALLING)]
+        second += len(piece) * first + int((piece * _FALLING[-len(piece) :]).sum())
         first += int(piece.sum())
     return ((second - 1) % 0xFFFF + 1 if second else 0) << 16 | ((first - 1) % 0xFFFF + 1 if first else 0)
 
