@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,19 @@ import numpy.typing as npt
 
 from evsnn.errors import DataError, SettingsError
 from evsnn.files import write_atomically
-from evsnn.hdf5 import decoded, fixed_text, open_dataset, readable_size, reading
+from evsnn.hdf5 import (
+    StoredArray,
+    decoded,
+    fixed_text,
+    open_dataset,
+    read_attribute,
+    read_integer,
+    read_json,
+    readable_size,
+    reading,
+    refuse_links,
+    why_not_open,
+)
 from evsnn.layers.base import SpikingLayer
 from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import parse_architecture
@@ -27,6 +40,8 @@ from evsnn.network.settings import NetworkSettings
 FORMAT = "evsnn-model"
 VERSION = 1
 _CHUNK_BYTES = 1 << 22
+_NAME = re.compile(r"\w+(/\w+)*", re.ASCII)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -101,7 +116,11 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
                 f"{path}: not an evsnn model, not even HDF5; a model is the model.h5 of a run folder"
             )
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            file = h5py.File(path, "r", locking=False)
+        except Exception as error:
+            raise DataError(f"{path}: {why_not_open(error)}") from error
+        try:
+            with file:
                 return _read(file, path, size)
         except SettingsError as error:
             raise DataError(f"{path}: {error}") from error
@@ -110,9 +129,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether a file says of itself that it is a model or checkpoint; it may be damaged all the same."""
     try:
+        size = readable_size(Path(path))
         with h5py.File(path, "r", locking=False) as file:
-            return bool(decoded(file.attrs.get("format")) == FORMAT)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+            return decoded(read_attribute(file, "format", size)) == FORMAT
+    except Exception:  # reading it says what is wrong
         return False
 
 
@@ -128,28 +148,29 @@ def _store(file: h5py.File, name: str, array: Float32) -> None:
 
 
 def _read(file: h5py.File, path: Path, size: int) -> Checkpoint:
-    attributes = file.attrs
-    if decoded(attributes.get("format")) != FORMAT:
-        raise DataError(f"{path}: not an evsnn model; a model is the model.h5 of a run folder")
-    if int(attributes["version"]) != VERSION:
-        raise DataError(f"{path}: model version {attributes['version']}, this evsnn reads version {VERSION}")
-    architecture = parse_architecture(decoded(attributes["architecture"]))
-    settings = NetworkSettings(**json.loads(decoded(attributes["settings"])))
-    arrays = {name: _array(file, name, path, size) for name in json.loads(decoded(attributes["arrays"]))}
+    stranger = "not an evsnn model; a model is the model.h5 of a run folder"
+    if decoded(read_attribute(file, "format", size, stranger)) != FORMAT:
+        raise DataError(f"{path}: {stranger}")
+    version = read_integer(file, "version", size, 0, 1 << 31)
+    if version != VERSION:
+        raise DataError(f"{path}: model version {version}, this evsnn reads version {VERSION}")
+    architecture = parse_architecture(decoded(read_attribute(file, "architecture", size)))
+    settings = NetworkSettings(**read_json(file, "settings", size, dict))
+    arrays = _arrays(file, path, size)
 
     def stored(index: int, shape: tuple[int, int], neuron: NeuronSettings, gain: float) -> Parameters:
         weight = _expect(arrays, f"layer{index}/weight", shape, path)
         threshold = _expect(arrays, f"layer{index}/threshold", shape[1:], path)
         if not (threshold > 0).all():
             raise DataError(f"{path}: layer {index + 1} has a threshold that is not positive")
+        # Simulation sees weights over thresholds.
+        if not np.abs(weight).max(initial=0.0) <= float(threshold.min(initial=1.0)) * _FLOAT32_MAX:
+            raise DataError(f"{path}: layer {index + 1} has weights too large for its thresholds")
         return weight, threshold
 
     layers = build_layers(architecture, settings, stored)
-    network = Network(architecture, layers, settings, int(attributes["seed"]))
-    info = json.loads(decoded(attributes["info"]))
-    if not isinstance(info, dict):
-        raise DataError(f"{path}: attribute 'info' must be a JSON object")
-    return Checkpoint(network, info, arrays)
+    network = Network(architecture, layers, settings, read_integer(file, "seed", size, 0, (1 << 64) - 1))
+    return Checkpoint(network, read_json(file, "info", size, dict), arrays)
 
 
 def _expect(arrays: dict[str, Float32], name: str, shape: tuple[int, ...], path: Path) -> Float32:
@@ -160,14 +181,34 @@ def _expect(arrays: dict[str, Float32], name: str, shape: tuple[int, ...], path:
     return array
 
 
-def _array(file: h5py.File, name: str, path: Path, size: int) -> Float32:
-    group, _, leaf = str(name).rpartition("/")
-    if group not in file or not isinstance(file.get(group, getlink=True), h5py.HardLink):
-        raise DataError(f"{path}: {name} is missing")
-    ndim = 1 if leaf == "threshold" else 2
-    where = f"{path}, {group}"
-    with reading(where, f"data set {leaf!r}"):
-        array: Float32 = open_dataset(file[group], leaf, (np.float32, ndim), where, size)[()]
-    if not np.isfinite(array).all():
-        raise DataError(f"{path}: {name} holds values that are not finite")
-    return array
+def _arrays(file: h5py.File, path: Path, size: int) -> dict[str, Float32]:
+    names = read_json(file, "arrays", size, list)
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        raise DataError(f"{path}: attribute 'arrays' must hold names such as layer0/weight")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: attribute 'arrays' names an array twice")
+    found = {name: _stored(file, name, path, size) for name in names}
+    # Nothing is packed: together they are no larger than the file, whatever its links say.
+    if sum(array.nbytes for array in found.values()) > size:
+        raise DataError(f"{path}: its arrays claim more values than the file can hold")
+    arrays: dict[str, Float32] = {}
+    for name, array in found.items():
+        arrays[name] = array.read(0, array.shape[0])
+        if not np.isfinite(arrays[name]).all():
+            raise DataError(f"{path}: {name} holds values that are not finite")
+    return arrays
+
+
+def _stored(file: h5py.File, name: str, path: Path, size: int) -> StoredArray:
+    *groups, leaf = name.split("/")
+    group: h5py.Group = file
+    where = str(path)
+    for part in groups:
+        if group.get(part, getlink=True) is None:
+            raise DataError(f"{path}: {name} is missing")
+        refuse_links(group, part, where)
+        group = group[part]
+        if not isinstance(group, h5py.Group):
+            raise DataError(f"{path}: {name} is missing")
+        where = f"{path}, {group.name.lstrip('/')}"
+    return open_dataset(group, leaf, (np.float32, 1 if leaf == "threshold" else 2), where, size)

@@ -34,6 +34,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def read_limited(path: Path, limit: int) -> bytes:
+    """Read a small file whole.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, is no file, or holds more than ``limit`` bytes.
+    """
+    try:
+        if not path.is_file() and path.exists():
+            raise DataError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'not a file'}")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > limit:
+        raise DataError(f"{path}: larger than the {limit >> 10} KiB that are read of such a file")
+    return data
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line to a text file and flush it to disk.
 

@@ -18,6 +18,7 @@ from evsnn.events.core import Events, EventSet
 from evsnn.events.file import EventSplit, open_events
 from evsnn.layers.base import SpikingLayer
 from evsnn.layers.conv import Conv2d
+from evsnn.network.architecture import LARGEST
 from evsnn.network.network import Network, Record
 from evsnn.network.trace import spiking_layer, trace_membrane
 from evsnn.plots.layers import Spikes, Trace
@@ -200,6 +201,8 @@ def _of_events(path: Path, settings: PictureSettings) -> list[Picture]:
         if pixels := [kind for kind in settings.what if kind != "raster"]:
             raise DataError(f"{path}: {pixels[0]} needs an input of height and width, this one is flat")
         wanted = ["raster"]
+    if math.prod(sample.shape) > LARGEST:
+        raise DataError(f"{path}: its input of {math.prod(sample.shape)} pixels is too large to be drawn")
     times, units = sample.events.times, sample.events.units
     title = f"{path.name}, {sample.title}"
     duration = sample.duration_us
@@ -247,7 +250,10 @@ def _curves(folders: Sequence[Path], wanted: Sequence[str]) -> Picture:
     for folder, name in zip(folders, names, strict=True):
         _check_run(folder)
         state = checkpoint.load(folder / CHECKPOINT)
-        history = read_metrics(folder / METRICS, state.info["epoch"])
+        epoch = state.info.get("epoch")
+        if not isinstance(epoch, int):
+            raise DataError(f"{folder / CHECKPOINT}: does not say how many epochs are done; restore it")
+        history = read_metrics(folder / METRICS, epoch)
         if not history:
             raise DataError(f"{folder}: no epoch is done yet, there are no curves")
         runs[name if names.count(name) == 1 else str(folder)] = history

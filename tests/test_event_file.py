@@ -751,12 +751,14 @@ def test_claims_of_sizes_the_file_cannot_hold(good, tmp_path):
             data = file["train"].create_dataset(name, shape=(length,), maxshape=(None,), **options)
             if stored:
                 data[-1] = 0
+        if length < huge:
+            replace(file, "train/offsets", np.array([0, 2, 2, length]))
 
     for length, chunk, stored, message in (
         (huge, 65536, False, f"'times' claims {huge} values, more than the file can hold"),
         (huge, 1 << 20, True, f"'times' claims {huge} values, more than the file can hold"),
-        (400_000, 65536, False, "'times' has 0 of its 7 chunks"),
-        (400_000, 65536, True, "'times' has 1 of its 7 chunks"),
+        (400_000, 65536, False, "'times' lacks a chunk"),
+        (400_000, 65536, True, "'times' lacks a chunk"),
         (huge, 1 << 28, False, "'times' has chunks of more than 64 MiB"),
     ):
         path = forge(
@@ -769,7 +771,7 @@ def test_claims_of_sizes_the_file_cannot_hold(good, tmp_path):
 
 
 def test_values_beyond_what_compression_can_do(good, monkeypatch):
-    monkeypatch.setattr(hdf5_module, "_MAX_DEFLATE_RATIO", 0)
+    monkeypatch.setattr(hdf5_module, "_MAX_DEFLATE_RATIO", 1e-3)
     assert "claims 5 values, more than the file can hold" in refused(good)
 
 
@@ -848,6 +850,6 @@ def test_no_memory_is_one_line(good, monkeypatch):
     def none_left(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(file_module.np, "ascontiguousarray", none_left)
+    monkeypatch.setattr(hdf5_module.np, "empty", none_left)
     with open_events(good) as file, pytest.raises(EvsnnError, match="'offsets' does not fit into memory"):
         file["train"].load()

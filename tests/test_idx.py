@@ -105,7 +105,7 @@ def test_labels_refuse_images(tmp_path):
 
 def test_not_there(tmp_path):
     assert "No such file or directory" in refused(tmp_path / "none")
-    assert "directory" in refused(tmp_path)
+    assert "not a file" in refused(tmp_path)
     assert "truncated: 0 bytes" in refused(put(tmp_path / "short", IMAGE_FILE[:16]))
     with pytest.raises(DataError, match="cannot read"):
         read_images("a\0b")

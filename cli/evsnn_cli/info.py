@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def _model(path: Path) -> dict[str, Any]:
 def _run_folder(path: Path) -> dict[str, Any]:
     from evsnn.errors import DataError
     from evsnn.training.config import RunConfig
-    from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, RESULT, read_metrics
+    from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, RESULT, read_metrics, read_result
 
     if not (path / CONFIG).is_file():
         raise DataError(f"{path}: not a run folder, it holds no {CONFIG}")
@@ -178,19 +177,18 @@ def _run_folder(path: Path) -> dict[str, Any]:
     if CHECKPOINT in summary:
         read_metrics(path / METRICS, summary[CHECKPOINT]["epoch"])
     if (path / RESULT).exists():
-        try:
-            summary["result"] = json.loads((path / RESULT).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path / RESULT}: not valid JSON: {error}") from error
+        summary["result"] = read_result(path / RESULT)
     return summary
 
 
 def _print(summary: dict[str, Any], indent: int = 0) -> None:
+    from evsnn.errors import printable
+
     for name, value in summary.items():
-        label = " " * indent + name.replace("_", " ")
+        label = " " * indent + printable(str(name)).replace("_", " ")
         if isinstance(value, dict):
             click.echo(f"{label}:")
             _print(value, indent + 2)
         else:
             shown = "yes" if value is True else "no" if value is False else value
-            click.echo(f"{label}: {shown}")
+            click.echo(f"{label}: {printable(str(shown))}")

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from evsnn.datasets.images import ImageSet
 from evsnn.errors import DataError, EvsnnError, SettingsError
+from evsnn.hdf5 import readable_size
 
 MAX_PAYLOAD = 1 << 31
 
@@ -215,9 +216,31 @@ def read_folder(pairs: Mapping[str, tuple[Path, Path]], limit: int | None = None
 
 
 def _read(path: Path, ndim: int, what: str) -> npt.NDArray[np.uint8]:
+    readable_size(path)  # opening a named pipe would wait for somebody to write to it
     with _naming(path), path.open("rb") as raw:
-        if not path.is_file():
-            raise DataError(f"{path}: not a file")
+        return parse(raw, path, ndim, what)
+
+
+def parse(raw: BinaryIO, path: Path, ndim: int, what: str) -> npt.NDArray[np.uint8]:
+    """Read the content of an IDX file, packed with gzip or not.
+
+    Parameters
+    ----------
+    raw : binary file
+        At its beginning.
+    path : Path
+        Named in messages.
+    ndim : int
+        Number of dimensions: 3 for images, 1 for labels.
+    what : str
+        The plural of what it holds, for messages.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_images`.
+    """
+    with _naming(path):
         packed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
         if packed:

@@ -158,7 +158,7 @@ class SaccadeSettings:
         for name, low, high in (
             ("duration_ms", 1.0, 1e5),
             ("amplitude", 0.0, 10.0),
-            ("lag_ms", 0.0, self.duration_ms / 2),
+            ("lag_ms", 0.0, 5e4),
             ("wander", 0.0, 10.0),
             ("blur", 0.0, 5.0),
             ("black_level", 1e-3, 1e3),
@@ -179,6 +179,8 @@ class SaccadeSettings:
                 raise SettingsError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
             if not (math.isfinite(value) and low <= value <= high):
                 raise SettingsError(f"{name} must lie in {low:g} to {high:g}, got {value}")
+        if self.lag_ms > self.duration_ms / 2:
+            raise SettingsError(f"lag_ms must lie in 0 to {self.duration_ms / 2:g}, got {self.lag_ms}")
         if (self.noise_on_hz + self.noise_off_hz) * self.duration_us > 1e9:
             raise SettingsError("noise_on_hz and noise_off_hz must make less than 1000 events a recording")
 
@@ -215,6 +217,13 @@ def encoder_settings(values: Mapping[str, Any]) -> EncoderSettings | SaccadeSett
     SettingsError
         If a setting is unknown or out of range.
     """
+    for name, value in values.items():
+        # A whole number of any size is JSON; no setting is one, and floating point cannot compare them.
+        if not isinstance(value, int | float | str) or (isinstance(value, int) and abs(value) >= 1 << 63):
+            raise SettingsError(
+                f"encoder setting {name!r} of the data set is neither a word nor a number of a size that "
+                "makes sense; make the event file again, or train with --no-fresh"
+            )
     if values.get("kind") == SACCADE:
         return SaccadeSettings.from_dict(values)
     return EncoderSettings.from_dict(values)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +24,18 @@ from evsnn.events.core import (
     images_fit,
 )
 from evsnn.events.format import COLUMNS, FORMAT, SPLITS, VERSION, image_chunk, shape_fits
-from evsnn.hdf5 import DAMAGED, decoded, open_dataset, readable_size, reading, reason, refuse_links
+from evsnn.hdf5 import (
+    decoded,
+    open_dataset,
+    read_attribute,
+    read_integer,
+    read_json,
+    readable_size,
+    reading,
+    reason,
+    refuse_links,
+    why_not_open,
+)
 
 _VERIFY_EVENTS = 1 << 20
 
@@ -100,51 +109,29 @@ class EventFile:
         return {name: EventSplit(self, name) for name in names}
 
     def _read_attributes(self) -> None:
-        kind = decoded(self._attribute("format", "this HDF5 file is no event file"))
+        file, size = self._h5, self._size
+        kind = decoded(read_attribute(file, "format", size, "this HDF5 file is no event file"))
         if kind != FORMAT:
             raise DataError(f"{self.path}: holds {kind[:40]!r}, an event file has format {FORMAT!r}")
-        version = self._integer("version", 1, 1 << 31)
+        version = read_integer(file, "version", size, 1, 1 << 31)
         if version > VERSION:
             raise DataError(
                 f"{self.path}: version {version} of the format, this evsnn reads {VERSION}; upgrade evsnn"
             )
-        shape = np.asarray(self._attribute("shape"))
+        shape = np.asarray(read_attribute(file, "shape", size))
         if shape.shape != (3,) or shape.dtype.kind not in "iu" or not shape_fits(tuple(shape.tolist())):
             raise DataError(f"{self.path}: attribute 'shape' must be three positive numbers (C, H, W)")
         channels, height, width = (int(size) for size in shape)
         self.shape: tuple[int, int, int] = (channels, height, width)
-        self.duration_us: int = self._integer("duration_us", 1, 1 << 32)
-        self.classes: int = self._integer("classes", 1, 1 << 16)
-        self.source: dict[str, str] = self._json("source")
+        self.duration_us: int = read_integer(file, "duration_us", size, 1, 1 << 32)
+        self.classes: int = read_integer(file, "classes", size, 1, 1 << 16)
+        self.source: dict[str, str] = read_json(file, "source", size, dict)
         if not all(isinstance(value, str) for value in self.source.values()):
             raise DataError(f"{self.path}: attribute 'source' must map names to SHA-256 sums")
-        self.encoder: dict[str, Any] = self._json("encoder")
+        self.encoder: dict[str, Any] = read_json(file, "encoder", size, dict)
         with reading(str(self.path), "the attributes"):
-            seeded = "seed" in self._h5.attrs
-        self.seed: int | None = self._integer("seed", 0, (1 << 64) - 1) if seeded else None
-
-    def _attribute(self, name: str, absent: str | None = None) -> Any:  # noqa: ANN401 - whatever the file holds
-        with reading(str(self.path), f"attribute {name!r}"):
-            if name not in self._h5.attrs:
-                raise DataError(f"{self.path}: {absent or f'the attribute {name!r} is missing'}")
-            if h5py.h5a.open(self._h5.id, name.encode()).get_storage_size() > self._size:
-                raise DataError(f"{self.path}: attribute {name!r} claims more bytes than the file has")
-            return self._h5.attrs[name]
-
-    def _integer(self, name: str, low: int, high: int) -> int:
-        value = np.asarray(self._attribute(name))
-        if value.size != 1 or value.dtype.kind not in "iu" or not low <= int(value.item()) <= high:
-            raise DataError(f"{self.path}: attribute {name!r} must be an integer of {low} to {high}")
-        return int(value.item())
-
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            value = json.loads(decoded(self._attribute(name)))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.path}: attribute {name!r} is no JSON") from error
-        if not isinstance(value, dict):
-            raise DataError(f"{self.path}: attribute {name!r} must be a JSON object")
-        return value
+            seeded = "seed" in file.attrs
+        self.seed: int | None = read_integer(file, "seed", size, 0, (1 << 64) - 1) if seeded else None
 
     def __getitem__(self, name: str) -> EventSplit:
         """Return a split.
@@ -360,9 +347,7 @@ class EventSplit:
     def _read(self, column: str, low: int, high: int) -> npt.NDArray[Any]:
         if not self._file._h5:
             raise DataError(f"{self._where}: the file was closed")
-        with reading(self._where, f"data set {column!r}"):
-            # A file from a machine of the other byte order is turned here.
-            return np.ascontiguousarray(self._columns[column][low:high], dtype=COLUMNS[column][0])
+        return self._columns[column].read(low, high)
 
     def _verify(self) -> None:
         offsets = self.offsets
@@ -393,8 +378,4 @@ def _why_not_open(error: Exception) -> str:
     why = reason(error)
     if "signature not found" in why:
         return "not an HDF5 file; event files are made with `evsnn convert-mnist` or `evsnn convert-nmnist`"
-    if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", why):
-        return f"truncated: {cut.group(1)} bytes of {cut.group(2)}; {DAMAGED}"
-    if "checksum" in why:
-        return f"the checksum of its header failed; {DAMAGED}"
-    return f"HDF5 cannot open it ({why}); {DAMAGED}"
+    return why_not_open(error)

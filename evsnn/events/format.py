@@ -6,7 +6,8 @@ were drawn from images, ``images`` (uint8, samples x H x W, smaller than the inp
 around where a camera saw them). The attributes of the file say what it is:
 ``format``, ``version``, ``shape``, ``duration_us``, ``classes``, ``source``, ``encoder`` and ``seed``.
 
-Every data set is cut into chunks and carries a Fletcher32 checksum. The files are written in the HDF5 1.10
+Every data set is cut into chunks and carries a Fletcher32 checksum over what is stored: values may be
+shuffled, then packed with gzip, and come under the checksum last. The files are written in the HDF5 1.10
 format, whose inner structures are checksummed as well, so that a flipped bit is found wherever it matters.
 """
 

@@ -13,6 +13,8 @@ from evsnn.layers.pool import AveragePool
 
 #: More neurons or inputs than this in one layer are taken for a typing error.
 LARGEST = 1 << 24
+_MOST_LAYERS = 1000
+_LONGEST_TEXT = 20_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def parse_architecture(text: str) -> Architecture:
     SettingsError
         Naming the token at fault and the shape it met.
     """
+    if len(text) > _LONGEST_TEXT or text.count("-") > _MOST_LAYERS:
+        raise SettingsError(
+            f"architecture {text[:40]!r}...: {len(text)} characters with {text.count('-')} layers; at most "
+            f"{_LONGEST_TEXT} and {_MOST_LAYERS} are read"
+        )
     tokens = text.strip().split("-")
     if len(tokens) < 2:
         raise SettingsError(
@@ -137,7 +144,7 @@ def _layer(token: str, place: int, shape: Shape, text: str) -> LayerPlan:
             raise SettingsError(f"{where}: no {size}x{size} window fits its input of {_sizes(shape)}")
         return LayerPlan("pool", shape, AveragePool(shape, size).out_shape, size)
     n_maps = _bounded(maps, token, text)
-    border = int(padding or 0)
+    border = int(padding or "0") if len(padding or "") <= 9 else size
     if border >= size:
         raise SettingsError(f"{where}: the padding must be smaller than the kernel")
     if size > min(shape[1:]) + 2 * border:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import tomli_w
 
 from evsnn.encoders.settings import AugmentSettings, EncoderSettings
-from evsnn.errors import SettingsError
+from evsnn.errors import DataError, SettingsError
 from evsnn.events.augment import EventAugmentSettings
+from evsnn.files import read_limited
 from evsnn.learning.settings import LearningSettings
 from evsnn.network.architecture import parse_architecture
 from evsnn.network.settings import NetworkSettings
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 #: ``validation`` value that stands for the file's own validation split, else a sixth of the training set.
 AUTOMATIC = -1
+
+_MAX_BYTES = 1 << 18
+_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -173,15 +177,39 @@ class RunConfig:
             Naming the file and what is wrong in it.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: not valid TOML: {error}") from error
+            text = read_limited(path, _MAX_BYTES)
+        except DataError as error:
+            raise SettingsError(str(error)) from error
+        return cls.from_text(text, str(path), base)
+
+    @classmethod
+    def from_text(cls, text: bytes, where: str, base: RunConfig | None = None) -> RunConfig:
+        """Read the content of a ``config.toml``; ``where`` is named in messages.
+
+        Raises
+        ------
+        SettingsError
+            Naming what is wrong in it.
+        """
         try:
+            values = tomllib.loads(text.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(f"{where}: not valid TOML: {error}") from error
+        try:
+            _refuse_extremes(values, _MAX_DEPTH)
             return cls.from_dict(values, base)
         except SettingsError as error:
-            raise SettingsError(f"{path}: {error}") from error
+            raise SettingsError(f"{where}: {error}") from error
+
+
+def _refuse_extremes(value: object, depth: int) -> None:
+    """Refuse what Python can hold but not print: integers without end, and nesting without end."""
+    if depth == 0:
+        raise SettingsError("sections lie inside sections too deep")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise SettingsError("holds a whole number that does not fit 64 bits")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_extremes(item, depth - 1)
 
 
 def _section(name: str, kind: type[T], values: Mapping[str, Any]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from evsnn.datasets.sampling import Source
 from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import DataError, SettingsError
 from evsnn.events.core import EventSet
-from evsnn.files import append_line, write_atomically
+from evsnn.files import append_line, read_limited, write_atomically
 from evsnn.layers.base import SpikingLayer
 from evsnn.network.network import Network
 from evsnn.plots import plot_curves
@@ -36,6 +36,10 @@ CURVES = "curves.png"
 _FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, RESULT, CURVES)
 #: What every line of metrics must hold for a run to go on and be drawn.
 _PLOTTED = {"epoch", "loss", "train_accuracy", "validation_accuracy", "events_per_sample", "seconds"}
+
+#: No line is as long, and no number of it as large.
+_LONGEST_LINE = 1 << 22
+_ABSURD = 1e30
 
 
 class Listener(Protocol):
@@ -343,22 +347,66 @@ def read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
     if epochs == 0 or not path.exists():
         return []
     try:
-        lines = path.read_bytes().splitlines()
+        if not path.is_file():
+            raise DataError(f"cannot read {path}: not a file")
+        with path.open("rb") as file:
+            return parse_metrics(iter(lambda: file.readline(_LONGEST_LINE), b""), str(path), epochs)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read ``result.json``.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is no JSON object.
+    """
+    try:
+        result = json.loads(read_limited(path, _LONGEST_LINE))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(result, dict):
+        raise DataError(f"{path}: must be a JSON object")
+    return result
+
+
+def parse_metrics(lines: Iterable[bytes], where: str, epochs: int) -> list[dict[str, Any]]:
+    """Read the lines of ``metrics.jsonl`` up to an epoch; ``where`` and errors as :func:`read_metrics`."""
     remedy = "restore it, or remove the file to go on without the metrics of earlier epochs"
     history: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
             metrics = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             metrics = None
-        if not isinstance(metrics, dict) or not metrics.keys() >= _PLOTTED:
-            raise DataError(f"{path}, line {number}: not the metrics of an epoch; {remedy}")
+        if not _is_metrics(metrics, history[-1] if history else None):
+            raise DataError(f"{where}, line {number}: not the metrics of an epoch; {remedy}")
         history.append(metrics)
         if metrics["epoch"] == epochs:
             return history
-    raise DataError(f"{path}: ends before epoch {epochs}, which {CHECKPOINT} holds; {remedy}")
+    raise DataError(f"{where}: ends before epoch {epochs}, which {CHECKPOINT} holds; {remedy}")
+
+
+def _is_metrics(line: Any, before: dict[str, Any] | None) -> bool:  # noqa: ANN401 - whatever JSON holds
+    """Whether a line can follow another, and everything that is drawn of it is a number."""
+    if not isinstance(line, dict) or not line.keys() >= _PLOTTED:
+        return False
+    held_out, events = line["validation_accuracy"], line["events_per_sample"]
+    if not isinstance(events, list) or len(events) < 2:
+        return False
+    numbers = [line["loss"], line["train_accuracy"], line["seconds"], *events]
+    numbers += [] if held_out is None else [held_out]
+    sound = all(
+        isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _ABSURD
+        for number in (line["epoch"], *numbers)
+    )
+    if not sound or not isinstance(line["epoch"], int) or line["epoch"] < 1:
+        return False
+    return before is None or (
+        line["epoch"] > before["epoch"] and len(events) == len(before["events_per_sample"])
+    )
 
 
 def _warnings(network: Network, metrics: dict[str, Any], loss: str) -> list[str]:
