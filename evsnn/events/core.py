@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -207,6 +209,16 @@ class EventSet:
             labels=self.labels[chosen],
             images=None if self.images is None else self.images[chosen],
         )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the set holds, however it was stored; the same on every machine."""
+        digest = hashlib.sha256()
+        about = (self.shape, self.duration_us, self.classes, dict(self.encoder), len(self), len(self.times))
+        digest.update(json.dumps(about, sort_keys=True).encode())
+        columns = ((self.times, "<u4"), (self.units, "<u4"), (self.offsets, "<i8"), (self.labels, "<u2"))
+        for array, kind in (*columns, *([] if self.images is None else [(self.images, "u1")])):
+            digest.update(np.ascontiguousarray(array, kind).data)
+        return digest.hexdigest()
 
     def check(self, where: str = "events", first_sample: int = 0) -> EventSet:
         """Check every promise of the format and return the set itself.

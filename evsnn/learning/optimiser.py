@@ -53,6 +53,14 @@ class Optimiser:
 
         self._weight_moments = [zeros(layer.weight.shape) for layer in layers]
         self._threshold_moments = [zeros((1, len(layer.threshold))) for layer in layers]
+        #: Values that are not finite in each row of the weights, and in the thresholds, of every layer.
+        self._not_finite = [
+            (
+                backend.put(np.zeros(len(layer.weight), np.int32)),
+                backend.put(np.zeros(1, np.int32)),
+            )
+            for layer in layers
+        ]
         self._floors = [
             backend.put(
                 np.full(len(layer.threshold), settings.threshold_floor * layer.initial_threshold, np.float32)
@@ -127,6 +135,41 @@ class Optimiser:
                 work=layer.threshold.size,
             )
             layer.refresh(placed)
+            rows = placed.threshold.reshape((1, len(layer.threshold)))
+            for value, count in zip((placed.weight, rows), self._not_finite[index], strict=True):
+                backend.run(
+                    kernels.count_not_finite, len(value), value, count, work=math.prod(value.shape) // 4
+                )
+
+    @property
+    def checks(self) -> list[Array]:
+        """What :meth:`find_fault` wants to see on the host: for each layer of its weights and thresholds."""
+        return [count for pair in self._not_finite for count in pair]
+
+    def find_fault(self, checks: Sequence[npt.NDArray[np.int32]]) -> str | None:
+        """Say which layer's parameters the last step left infinite or NaN, None if all are finite.
+
+        A gradient that is not finite leaves such parameters.
+
+        Parameters
+        ----------
+        checks : sequence of ndarray of int32
+            :attr:`checks`, fetched after the step.
+        """
+        for position, count in enumerate(checks):
+            if bad := int(count.sum()):
+                layer = self._network.spiking_layers[position // 2]
+                place = self._network.layers.index(layer) + 1
+                kind, total = (
+                    ("thresholds", layer.threshold.size)
+                    if position % 2
+                    else (
+                        "weights",
+                        layer.weight.size,
+                    )
+                )
+                return f"{bad} of {total} {kind} of layer {place} are not finite"
+        return None
 
     def _norms(self, layer: SpikingLayer, placed: Placement) -> Array:
         norms = self._backend.empty(layer.threshold.shape, np.float64)
