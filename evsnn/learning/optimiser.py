@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from evsnn_kernels import portable
 from evsnn_kernels.cpu import optimiser as kernels
 from evsnn_kernels.cpu import regulariser
 
@@ -204,8 +205,8 @@ class Optimiser:
             np.float32(keep),
             np.float32(settings.beta1),
             np.float32(settings.beta2),
-            np.float32(1.0 / (1.0 - settings.beta1**self.step_number)),
-            np.float32(1.0 / (1.0 - settings.beta2**self.step_number)),
+            np.float32(1.0 / (1.0 - portable.power(settings.beta1, self.step_number))),
+            np.float32(1.0 / (1.0 - portable.power(settings.beta2, self.step_number))),
             np.float32(settings.epsilon),
             *moments,
             value,

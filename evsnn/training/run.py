@@ -390,7 +390,7 @@ def read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    remedy = "restore it, or remove the file to go on without the metrics of earlier epochs"
+    remedy = "--resume writes it anew, from the checkpoint"
     history: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:

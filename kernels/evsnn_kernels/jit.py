@@ -13,6 +13,7 @@ import numba
 from numba.extending import overload, register_jitable
 
 from evsnn_kernels import cache
+from evsnn_kernels.compiled import share
 from evsnn_kernels.layout import Scalar
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def cpu_kernel(function: F) -> F:
         "cache": cache.enabled(),
     }
     compiled: Any = numba.njit(**options)(function)
+    share(compiled)
     return cast(F, compiled)
 
 
