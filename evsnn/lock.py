@@ -72,7 +72,8 @@ class FolderLock:
             owner = file.read(200).decode("utf-8", "replace").strip() or "another process"
             file.close()
             raise DataError(
-                f"{self.folder} is being trained into by {owner}; wait for it, stop it, or take another --out"
+                f"{self.folder}: {owner} is training into this folder; "
+                "wait for it, stop it, or take another --out"
             ) from None
         except OSError:  # ENOLCK, ENOSYS, EOPNOTSUPP: some network file systems
             return False

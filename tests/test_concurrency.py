@@ -59,8 +59,9 @@ def test_a_second_training_is_refused_and_told_the_owner(held):
     for options in (["--out", folder, *SMALL], ["--out", folder, *SMALL, "--force"]):
         done = evsnn("train", *options)
         assert done.code == 1
-        assert f"Error: {folder} is being trained into by process {owner.pid} on " in done.err
-        assert done.err.rstrip().endswith("wait for it, stop it, or take another --out")
+        assert f"Error: {folder}: process {owner.pid} on " in done.err
+        ending = " is training into this folder; wait for it, stop it, or take another --out"
+        assert done.err.rstrip().endswith(ending)
     assert {path.name for path in folder.iterdir()} == {"lock"}
 
 
@@ -99,7 +100,7 @@ while taken < 100:
             (folder / "inside").unlink()
             taken += 1
     except DataError as error:
-        assert "is being trained into" in str(error), error
+        assert "is training into this folder" in str(error), error
 print("done")
 """
 
@@ -123,7 +124,7 @@ def test_a_resumed_run_and_folds_are_locked_too(small_run, tmp_path):
     with FolderLock(folder):
         done = evsnn("train", "--resume", folder)
         assert (done.code, done.out) == (1, "")
-        assert "is being trained into by process" in done.err
+        assert "is training into this folder" in done.err
         # Readers never wait.
         for command in (["info", folder], ["evaluate", folder], ["plot", folder, "--out", tmp_path]):
             done = evsnn(*command)
@@ -134,7 +135,7 @@ def test_a_resumed_run_and_folds_are_locked_too(small_run, tmp_path):
     with FolderLock(folds):
         done = evsnn("train", *SMALL, "--folds", 2, "--epochs", 1, "--out", folds)
         assert done.code == 1
-        assert "is being trained into" in done.err
+        assert "is training into this folder" in done.err
     assert not list(folds.iterdir())
 
 

@@ -272,6 +272,25 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path, whole_run,
     assert same_run(folder, whole_run)
 
 
+def test_a_good_checkpoint_is_never_replaced_by_a_damaged_one(tmp_path, whole_run, monkeypatch):
+    """Killed again while the first checkpoint after a damaged one is written."""
+    folder = folder_of(tmp_path, whole_run)
+    (folder / LAST).write_bytes(b"")
+    good = (folder / PREVIOUS).read_bytes()
+    seen = []
+    real = Path.replace
+
+    def watched(self, target):
+        result = real(self, target)
+        seen.append((folder / PREVIOUS).read_bytes() == good or (folder / LAST).read_bytes() != b"")
+        return result
+
+    monkeypatch.setattr(Path, "replace", watched)
+    assert evsnn("train", "--resume", folder).code == 0
+    assert len(seen) > 3
+    assert all(seen)
+
+
 def test_two_damaged_checkpoints_are_one_line(tmp_path, whole_run):
     folder = folder_of(tmp_path, whole_run)
     for name in (LAST, PREVIOUS):

@@ -34,6 +34,7 @@ from evsnn.training.state import (
     RunState,
     check_config,
     check_data,
+    describe_data,
     has_checkpoint,
     load_last,
     other_versions,
@@ -100,6 +101,7 @@ class Run:
         self._minutes = checkpoint_minutes
         self._force = False
         self._saved: checkpoint.Checkpoint | None = None
+        self._saved_as = CHECKPOINT
         self._news: list[str] = []
 
     @classmethod
@@ -158,7 +160,7 @@ class Run:
             run._force = True
             run._news.append("the run was stopped before its first checkpoint: it begins anew")
             return run
-        run._saved, damage = load_last(folder)
+        run._saved, run._saved_as, damage = load_last(folder)
         check_config(run._saved, config, folder / CONFIG)
         run._news += [line for line in (damage, other_versions(run._saved)) if line is not None]
         return run
@@ -198,11 +200,14 @@ class Run:
             if self._saved is not None:
                 self._lock(stack)
             data = data or load_data(self.config, self.backend.host)
+            described = describe_data(data)
+            if self._saved is not None:
+                check_data(self._saved, described, data.name)
             state = RunState(self._trainer(data))
-            checkpoints = Checkpoints(self.folder, self.config, data, self._minutes)
+            checkpoints = Checkpoints(self.folder, self.config, described, self._minutes)
             if self._saved is not None:
                 state.restore(self._saved)
-                checkpoints.note(self._saved.info)
+                checkpoints.resumed(self._saved.info, self._saved_as)
             else:
                 self._begin(stack)
                 checkpoints.save(state)
@@ -269,7 +274,6 @@ class Run:
         if self._saved is None:
             network = new_network(config, data)
         else:
-            check_data(self._saved, data)
             network = self._saved.network
             network.check_fits(data.train, data.name)
         source = training_source(config, data, self.backend)

@@ -71,15 +71,16 @@ class Checkpoints:
     ----------
     folder : Path
     config : RunConfig
-    data : RunData
-        Its fingerprint goes into every checkpoint.
+    data : mapping
+        What :func:`describe_data` says, for every checkpoint.
     minutes : float
         After which the next one is due; 0 for after every batch.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, data: RunData, minutes: float) -> None:
+    def __init__(self, folder: Path, config: RunConfig, data: Mapping[str, Any], minutes: float) -> None:
         self._folder = folder
-        self._fixed = {"config": config.to_dict(), "data": describe_data(data), "versions": _versions()}
+        self._fixed = {"config": config.to_dict(), "data": data, "versions": _versions()}
+        self._keep = True
         self._seconds = 60.0 * minutes
         self._next = time.monotonic() + self._seconds
         self.last = "no checkpoint was written"
@@ -108,13 +109,15 @@ class Checkpoints:
             "best_epoch": state.best.epoch,
         }
         saved = checkpoint.Checkpoint(trainer.network, info, trainer.optimiser.state(), state.history)
-        checkpoint.save(self._folder / CHECKPOINT, saved, keep=self._folder / PREVIOUS)
+        keep = self._folder / PREVIOUS if self._keep else None
+        checkpoint.save(self._folder / CHECKPOINT, saved, keep=keep)
         self._next = time.monotonic() + self._seconds
-        self.note(info)
+        self.resumed(info, CHECKPOINT)
 
-    def note(self, info: Mapping[str, Any]) -> None:
-        """Remember which checkpoint is the last good one, for messages."""
-        self.last = f"the last good checkpoint is {self._folder / CHECKPOINT} ({position(info)})"
+    def resumed(self, info: Mapping[str, Any], name: str) -> None:
+        """Take note of the last good checkpoint; if that is the one before the last, it is kept as that."""
+        self._keep = name == CHECKPOINT
+        self.last = f"the last good checkpoint is {self._folder / name} ({position(info)})"
 
 
 def position(info: Mapping[str, Any]) -> str:
@@ -127,12 +130,14 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CHECKPOINT, PREVIOUS))
 
 
-def load_last(folder: Path) -> tuple[checkpoint.Checkpoint, str | None]:
+def load_last(folder: Path) -> tuple[checkpoint.Checkpoint, str, str | None]:
     """Load the last checkpoint of a run folder, or the one before if that is damaged or gone.
 
     Returns
     -------
     Checkpoint
+    str
+        Its name.
     str or None
         What is wrong with the last one, if it was not that.
 
@@ -143,7 +148,7 @@ def load_last(folder: Path) -> tuple[checkpoint.Checkpoint, str | None]:
     """
     last, previous = folder / CHECKPOINT, folder / PREVIOUS
     try:
-        return _load(last), None
+        return _load(last), CHECKPOINT, None
     except DataError as error:
         if not previous.is_file():
             raise
@@ -151,7 +156,7 @@ def load_last(folder: Path) -> tuple[checkpoint.Checkpoint, str | None]:
             saved = _load(previous)
         except DataError as second:
             raise DataError(f"{error}; nor can the one before be used: {second}") from error
-        return saved, f"{error}: going on from {previous.name}, {position(saved.info)}"
+        return saved, PREVIOUS, f"{error}: going on from {PREVIOUS}, {position(saved.info)}"
 
 
 def _load(path: Path) -> checkpoint.Checkpoint:
@@ -205,15 +210,15 @@ def describe_data(data: RunData) -> dict[str, dict[str, Any]]:
     }
 
 
-def check_data(saved: checkpoint.Checkpoint, data: RunData) -> None:
-    """Check that the data are those that a run began with.
+def check_data(saved: checkpoint.Checkpoint, now: Mapping[str, Any], data_name: str) -> None:
+    """Check that the data are those that a run began with; ``now`` is what :func:`describe_data` says.
 
     Raises
     ------
     DataError
         Naming the splits that differ, and how.
     """
-    stored, now = saved.info["data"], describe_data(data)
+    stored = saved.info["data"]
     changes = []
     for name in ("train", "validation", "test"):
         old, new = stored.get(name), now.get(name)
@@ -225,7 +230,7 @@ def check_data(saved: checkpoint.Checkpoint, data: RunData) -> None:
         changes.append(f"{name}: {found}, were {was}")
     if changes:
         raise DataError(
-            f"{data.name}: not the samples that the run began with; {'; '.join(changes)}; "
+            f"{data_name}: not the samples that the run began with; {'; '.join(changes)}; "
             "restore the file, or start a new run"
         )
 
