@@ -454,7 +454,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tmp_path, whole_run, mon
     epoch = checkpoint.load(folder / LAST).info["epoch"]
     assert 0 < epoch < 3
     kept = f"the last good checkpoint is {folder / LAST} (after epoch {epoch})"
-    assert str(told.value).endswith(f"; {kept}")
+    assert str(told.value).endswith(f"; {kept}: make room and go on with --resume")
     assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
     assert evsnn("train", "--resume", folder).code == 0
     assert same_run(folder, whole_run)

@@ -217,6 +217,8 @@ class Run:
                 listener.warning(line)
             try:
                 self._train(state, checkpoints, data, listener, should_stop)
+            except DataError as error:
+                raise DataError(f"{error}; {checkpoints.last}: make room and go on with --resume") from error
             except EvsnnError as error:
                 raise type(error)(f"{error}; {checkpoints.last}") from error
             return self._finish(data, state)
