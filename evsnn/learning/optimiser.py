@@ -136,9 +136,15 @@ class Optimiser:
                 work=layer.threshold.size,
             )
             layer.refresh(placed)
-            rows = placed.threshold.reshape((1, len(layer.threshold)))
-            for value, count in zip((placed.weight, rows), self._not_finite[index], strict=True):
-                backend.run(
+        self.check()
+
+    def check(self) -> None:
+        """Count the parameters that are infinite or NaN, for :meth:`find_fault`."""
+        for layer, counts in zip(self._network.spiking_layers, self._not_finite, strict=True):
+            placed = self._placed[self._network.layers.index(layer)]
+            thresholds = placed.threshold.reshape((1, len(layer.threshold)))
+            for value, count in zip((placed.weight, thresholds), counts, strict=True):
+                self._backend.run(
                     kernels.count_not_finite, len(value), value, count, work=math.prod(value.shape) // 4
                 )
 
@@ -157,19 +163,15 @@ class Optimiser:
         checks : sequence of ndarray of int32
             :attr:`checks`, fetched after the step.
         """
-        for position, count in enumerate(checks):
-            if bad := int(count.sum()):
-                layer = self._network.spiking_layers[position // 2]
-                place = self._network.layers.index(layer) + 1
-                kind, total = (
-                    ("thresholds", layer.threshold.size)
-                    if position % 2
-                    else (
-                        "weights",
-                        layer.weight.size,
-                    )
-                )
-                return f"{bad} of {total} {kind} of layer {place} are not finite"
+        network = self._network
+        for layer, weights, thresholds in zip(network.spiking_layers, checks[::2], checks[1::2], strict=True):
+            for kind, size, count in (
+                ("weights", layer.weight.size, weights),
+                ("thresholds", layer.threshold.size, thresholds),
+            ):
+                if bad := int(count.sum()):
+                    place = network.layers.index(layer) + 1
+                    return f"{bad} of {size} {kind} of layer {place} are not finite"
         return None
 
     def _norms(self, layer: SpikingLayer, placed: Placement) -> Array:
