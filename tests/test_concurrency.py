@@ -169,7 +169,7 @@ print(weight.sum())
 
 def test_processes_that_compile_at_once_leave_a_sound_cache(tmp_path):
     """Two kinds of arguments: the race in which Numba's index would mix up their machine code."""
-    environment = {"EVSNN_CACHE": tmp_path / "cache", "PYTHONPATH": SOURCES}
+    environment = {"NUMBA_CACHE_DIR": tmp_path / "cache", "PYTHONPATH": SOURCES}
     for _ in range(2):  # at once on an empty cache, then from what they left
         workers = [start(COMPILE, kind, **environment) for kind in ("float32", "float64") * 2]
         for worker in workers:
@@ -266,9 +266,8 @@ def test_read_only_packages_and_no_home(small_run, tmp_path):
         path.chmod(0o444)
     (tmp_path / "file").write_text("")
     below = str(tmp_path / "file" / "home")
-    places = dict.fromkeys(
-        ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "EVSNN_CACHE", "MPLCONFIGDIR"), below
-    )
+    names = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "EVSNN_CACHE", "MPLCONFIGDIR")
+    places = dict.fromkeys(names, below) | {"NUMBA_CACHE_DIR": ""}
     environment = os.environ | places | {"PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"}
     for arguments in (["info", "--system"], ["info", small_run], ["plot", small_run, "--what", "curves"]):
         out = ["--out", tmp_path] if arguments[0] == "plot" else []
