@@ -86,7 +86,7 @@ def main(samples: int, out: Path | None) -> None:
     for row in rows:
         click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
     if out is not None:
-        command = f"python benchmarks/reliability.py --samples {samples}"
+        command = f"python benchmarks/reliability.py --samples {samples} --json {out}"
         result = {"command": command, "rows": rows, "environment": describe_environment(1)}
         out.write_text(json.dumps(result, indent=2) + "\n")
 
