@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from evsnn.network.settings import NetworkSettings
 FORMAT = "evsnn-model"
 VERSION = 1
 _CHUNK_BYTES = 1 << 22
+#: Bytes of metrics, of a million epochs or so.
+_LONGEST_HISTORY = 1 << 28
 _NAME = re.compile(r"\w+(/\w+)*", re.ASCII)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -57,15 +59,25 @@ class Checkpoint:
         Plain values: where training stood, its configuration.
     arrays : mapping of str to ndarray of float32
         Optimiser state by name.
+    history : sequence of mapping
+        Metrics of every epoch so far, as plain values.
     """
 
     network: Network
     info: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Float32] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
 
 
-def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+def save(path: str | os.PathLike[str], checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
     """Write a checkpoint, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+    checkpoint : Checkpoint
+    keep : Path, optional
+        In the same folder: gets the checkpoint that was at ``path``.
 
     Raises
     ------
@@ -90,7 +102,10 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
         file.attrs["arrays"] = fixed_text(json.dumps(sorted(arrays)))
         for name, array in arrays.items():
             _store(file, name, array)
-    write_atomically(Path(path), image.getvalue())
+        if checkpoint.history:
+            # As a data set: it grows, and HDF5 does not checksum a large attribute.
+            _store(file, "history", np.frombuffer(json.dumps(list(checkpoint.history)).encode(), np.uint8))
+    write_atomically(Path(path), image.getvalue(), keep=keep)
 
 
 def save_model(path: str | os.PathLike[str], network: Network, info: Mapping[str, Any] | None = None) -> None:
@@ -141,7 +156,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
     return load(path).network
 
 
-def _store(file: h5py.File, name: str, array: Float32) -> None:
+def _store(file: h5py.File, name: str, array: npt.NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(array.nbytes // len(array), 1))
     chunks = (min(rows, len(array)), *array.shape[1:])
     file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
@@ -170,7 +185,22 @@ def _read(file: h5py.File, path: Path, size: int) -> Checkpoint:
 
     layers = build_layers(architecture, settings, stored)
     network = Network(architecture, layers, settings, read_integer(file, "seed", size, 0, (1 << 64) - 1))
-    return Checkpoint(network, read_json(file, "info", size, dict), arrays)
+    return Checkpoint(network, read_json(file, "info", size, dict), arrays, _history(file, path, size))
+
+
+def _history(file: h5py.File, path: Path, size: int) -> list[dict[str, Any]]:
+    if file.get("history", getlink=True) is None:
+        return []
+    stored = open_dataset(file, "history", (np.uint8, 1), str(path), size)
+    if stored.nbytes > _LONGEST_HISTORY:
+        raise DataError(f"{path}: data set 'history' is longer than any history")
+    try:
+        history = json.loads(stored.read(0, stored.shape[0]).tobytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: data set 'history' is no JSON") from error
+    if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
+        raise DataError(f"{path}: data set 'history' must be a JSON list of objects")
+    return history
 
 
 def _expect(arrays: dict[str, Float32], name: str, shape: tuple[int, ...], path: Path) -> Float32:

@@ -25,7 +25,8 @@ from evsnn.plots.layers import Spikes, Trace
 from evsnn.training.config import RunConfig
 from evsnn.training.data import load_split
 from evsnn.training.evaluation import evaluate
-from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, read_metrics
+from evsnn.training.run import CONFIG, METRICS, MODEL, read_metrics
+from evsnn.training.state import CHECKPOINT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

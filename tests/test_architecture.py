@@ -269,7 +269,7 @@ def test_the_folder_is_keyed_by_the_sources(tmp_path):
     expected = tmp_path / "cache" / f"kernels-{cache.source_hash()}"
     assert shown == f"True {expected}\n"
     assert python(COMPILE, cwd=tmp_path, EVSNN_CACHE=tmp_path / "cache") == "3\n"
-    assert any(path.suffix == ".nbi" for path in expected.rglob("*"))
+    assert any(path.suffix == ".nbc" for path in expected.rglob("*"))
 
 
 def test_the_key_follows_every_source_file(tmp_path, monkeypatch):

@@ -20,7 +20,10 @@ from evsnn.checkpoint import load
 from evsnn.encoders import EncoderSettings
 from evsnn.training import preset
 
-FILES = {"config.toml", "metrics.jsonl", "checkpoint.h5", "model.h5", "result.json", "curves.png"}
+FILES = {
+    *("config.toml", "metrics.jsonl", "checkpoint.h5", "checkpoint-previous.h5"),
+    *("model.h5", "result.json", "curves.png"),
+}
 
 
 def only_json(text):

@@ -22,7 +22,10 @@ from evsnn.errors import DataError, SettingsError
 from evsnn.training import CrossValidation, RunConfig
 from evsnn.training.data import RunData, fold_data
 
-RUN_FILES = {"config.toml", "metrics.jsonl", "checkpoint.h5", "model.h5", "result.json", "curves.png"}
+RUN_FILES = {
+    *("config.toml", "metrics.jsonl", "checkpoint.h5", "checkpoint-previous.h5"),
+    *("model.h5", "result.json", "curves.png"),
+}
 #: Options of a cross-validation that takes a moment.
 TOYS = ("--arch", "5x5-12-3", "--epochs", "2", "--alpha", "2,2", "--batch-size", "8", "--threads", "1")
 
@@ -320,6 +323,8 @@ def test_a_fold_that_never_reached_a_checkpoint_begins_anew(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     (folder / "fold-2" / "checkpoint.h5").unlink()
+    (folder / "fold-2" / "checkpoint-previous.h5").unlink()
+    (folder / "fold-2" / "metrics.jsonl").unlink()
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "fold-3")
     resumed = evsnn("train", "--resume", folder)

@@ -364,6 +364,20 @@ def test_a_saturated_layer_is_told(toys):
     assert "raise its --alpha" in line
 
 
+def test_weights_that_grow_without_end_are_told(toys):
+    wild = replace(LEARNING, lr=3.0, weight_decay=0.0, schedule="constant")
+    network, history = trained(toys, learning=wild)
+    norms = [np.sqrt(np.square(layer.weight).sum(axis=0).mean()) for layer in network.layers]
+    assert history[-1]["weight_norms"] == pytest.approx(norms, rel=1e-5)
+    lines = [line for line in warnings_of(history, network) if "grow without end" in line]
+    assert lines[0].startswith(
+        f"the weights of layer 1 (20 neurons) grow without end, their norm is {norms[0]:.0f} (1 at the start)"
+    )
+    assert "lower --lr" in lines[0]
+    _, history = trained(toys, learning=replace(wild, max_norm=2.0))
+    assert max(history[-1]["weight_norms"]) <= 2.0 * (1 + 1e-6)
+
+
 def test_an_empty_input_is_told(toys):
     hollow = EventSet(
         toys.times[:0], toys.units[:0], np.zeros(4, np.int64), toys.labels[:3], toys.shape, 5000, 3

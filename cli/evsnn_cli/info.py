@@ -165,7 +165,8 @@ def _model(path: Path) -> dict[str, Any]:
 def _run_folder(path: Path) -> dict[str, Any]:
     from evsnn.errors import DataError
     from evsnn.training.config import RunConfig
-    from evsnn.training.run import CHECKPOINT, CONFIG, METRICS, MODEL, RESULT, read_metrics, read_result
+    from evsnn.training.run import CONFIG, METRICS, MODEL, RESULT, read_metrics, read_result
+    from evsnn.training.state import CHECKPOINT
 
     if not (path / CONFIG).is_file():
         raise DataError(f"{path}: not a run folder, it holds no {CONFIG}")

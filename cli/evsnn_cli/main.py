@@ -56,7 +56,7 @@ for _command in (train, evaluate, convert_mnist, convert_nmnist, info, plot, str
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:

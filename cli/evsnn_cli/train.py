@@ -104,6 +104,13 @@ if TYPE_CHECKING:
     help="Go on with the run in this folder.",
 )
 @click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(0.0),
+    default=10.0,
+    show_default=True,
+    help="Write a checkpoint after so many minutes, beside those after every epoch; 0: after every batch.",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     show_default="the preset",
@@ -142,8 +149,8 @@ if TYPE_CHECKING:
 def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - one of each option's type
     """Train a network on the event file DATA.
 
-    Without DATA, on the subset of MNIST that the package ships. Ctrl-C stops after the running batch, keeps
-    what was learned and leaves a checkpoint to --resume from.
+    Without DATA, on the subset of MNIST that the package ships. Ctrl-C, SIGTERM and SIGHUP stop after the
+    running batch, keep what was learned and leave a checkpoint to --resume from.
 
     With --folds K, each K-th of the training samples is classified by a network that learned the others; a
     validation or test split of DATA is not touched.
@@ -156,12 +163,18 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
     backend, where = chosen_backend(options["backend"], options["threads"], options["device"])
     with backend:
         if options["resume"] is not None:
-            run = _resumed(options["resume"], backend)
+            run = _resumed(options["resume"], backend, options["checkpoint_minutes"])
         else:
             config = _configuration(options)
             folder = options["out"] or _new_folder(config.arch.strip() or "train")
             kind = CrossValidation if is_cross_validation(config) else Run
-            run = kind.create(folder, config, backend=backend, force=options["force"])
+            run = kind.create(
+                folder,
+                config,
+                backend=backend,
+                force=options["force"],
+                checkpoint_minutes=options["checkpoint_minutes"],
+            )
         with _Stopper() as stopper, _Printer(run.config.epochs, where) as printer:
             result = run.train(printer, stopper.requested)
     result["run_folder"] = str(run.folder)
@@ -173,25 +186,26 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
         _print_result(result)
     if result["interrupted"]:
         click.echo(f"Interrupted; go on with: evsnn train --resume {run.folder}", err=True)
-        context.exit(130)
+        context.exit(128 + stopper.signal)
 
 
-def _resumed(folder: Path, backend: Backend) -> Run | CrossValidation:
+def _resumed(folder: Path, backend: Backend, minutes: float) -> Run | CrossValidation:
     from evsnn.training.config import RunConfig
     from evsnn.training.folds import CrossValidation, is_cross_validation
-    from evsnn.training.run import CHECKPOINT, CONFIG, Run
+    from evsnn.training.run import CONFIG, Run
+    from evsnn.training.state import has_checkpoint
 
     # The folder of a cross-validation has no checkpoint of its own; those of its folds do.
-    is_run = (folder / CHECKPOINT).is_file() or not (folder / CONFIG).is_file()
+    is_run = has_checkpoint(folder) or not (folder / CONFIG).is_file()
     if not is_run and is_cross_validation(RunConfig.from_toml(folder / CONFIG)):
-        return CrossValidation.resume(folder, backend=backend)
-    return Run.resume(folder, backend=backend)
+        return CrossValidation.resume(folder, backend=backend, checkpoint_minutes=minutes)
+    return Run.resume(folder, backend=backend, checkpoint_minutes=minutes)
 
 
 def _refuse_with_resume(context: click.Context) -> None:
     from click.core import ParameterSource
 
-    allowed = {"resume", "threads", "backend", "device", "as_json"}
+    allowed = {"resume", "threads", "backend", "device", "checkpoint_minutes", "as_json"}
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
@@ -283,24 +297,38 @@ def _new_folder(arch: str) -> Path:
 
 
 class _Stopper:
-    """Turns the first Ctrl-C into a request to stop after the running batch; the second one kills."""
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a request to stop after the running batch.
+
+    The second one stops at once.
+    """
 
     def __init__(self) -> None:
+        #: The signal that came; SIGINT until then.
+        self.signal = int(signal.SIGINT)
         self._asked = False
+        self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
         return self._asked
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._ask)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            # What nohup ignores stays ignored.
+            if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):
+                self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.signal = number
+        for other in self._before:
+            # The handler of Ctrl-C lets Python clean up.
+            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
         # Not through sys.stderr: the signal may have come while the progress bar was writing there.
         with suppress(OSError):
             os.write(2, b"\nStopping after this batch; Ctrl-C again to stop at once.\n")

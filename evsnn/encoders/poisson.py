@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from evsnn_kernels import portable
 
 
 @lru_cache(maxsize=8)
@@ -19,11 +20,10 @@ def poisson_table(rate: float) -> npt.NDArray[np.uint32]:
         n is large enough that what lies beyond is below 2^-32.
     """
     size = int(rate + 10.0 * math.sqrt(rate) + 24.0)
-    mean = rate * np.arange(256)[:, None] / 255.0
-    log_factorial = np.array([math.lgamma(n + 1.0) for n in range(size)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_p = np.arange(size) * np.log(mean) - mean - log_factorial
-    log_p[0] = -np.inf
-    log_p[0, 0] = 0.0
-    cumulative = np.minimum(np.cumsum(np.exp(log_p), axis=1) * 2.0**32, 2.0**32 - 1.0)
+    mean = rate * np.arange(1, 256)[:, None] / 255.0
+    log_factorial = np.concatenate([[0.0], np.cumsum(portable.log(np.arange(1, size)))])
+    probability = np.zeros((256, size))
+    probability[0, 0] = 1.0
+    probability[1:] = portable.exp(np.arange(size) * portable.log(mean) - mean - log_factorial)
+    cumulative = np.minimum(np.cumsum(probability, axis=1) * 2.0**32, 2.0**32 - 1.0)
     return np.ascontiguousarray(cumulative.astype(np.uint32))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from evsnn_kernels import portable
 
 from evsnn.encoders.poisson import poisson_table
 from evsnn.encoders.settings import MARGIN, STEPS, SaccadeSettings
@@ -90,13 +91,13 @@ def saccade_tables(settings: SaccadeSettings) -> SaccadeTables:
     furthest = float(np.abs(path).max()) + settings.wander
     share = 1.0
     if settings.bandwidth_ms > 0.0:
-        share = -math.expm1(-settings.step_us / (1000.0 * settings.bandwidth_ms))
+        share = 1.0 - float(portable.exp(-settings.step_us / (1000.0 * settings.bandwidth_ms)))
     noise_hz = settings.noise_on_hz + settings.noise_off_hz
     return SaccadeTables(
         path,
         max(MARGIN + math.ceil(furthest) + 1, len(taps) // 2),
         taps,
-        np.log(1.0 + settings.black_level - np.arange(256) / 255.0).astype(np.float32),
+        portable.log(1.0 + settings.black_level - np.arange(256) / 255.0).astype(np.float32),
         np.float32(share),
         # The row of full intensity is that of the mean itself.
         poisson_table(noise_hz * settings.duration_us * 1e-6)[255] if noise_hz else np.empty(0, np.uint32),
@@ -129,6 +130,6 @@ def blur_taps(sigma: float) -> Float32:
     radius = math.ceil(3.0 * sigma)
     if radius == 0:
         return np.ones(1, np.float32)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    taps: Float32 = (weights / weights.sum()).astype(np.float32)
+    weights = portable.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps: Float32 = (weights / math.fsum(weights)).astype(np.float32)
     return taps

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from evsnn_kernels import portable
 
 from evsnn.backends.base import Array, Backend
 from evsnn.backends.stage import Stage
@@ -159,7 +160,7 @@ class EventAugmenter:
         self._strengths = (
             np.float32(settings.shift * tall),
             np.float32(settings.shift * wide),
-            np.float32(math.tan(math.radians(settings.rotation) / 2.0) * plane),
+            np.float32(portable.tangent(math.radians(settings.rotation) / 2.0) * plane),
             np.float32(settings.shear * plane),
             np.float32(settings.scale * tall),
             np.float32(settings.scale * wide),

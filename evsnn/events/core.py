@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +14,8 @@ import numpy.typing as npt
 from evsnn.errors import DataError, SettingsError
 
 UInt32 = npt.NDArray[np.uint32]
+
+TIME_LIMIT = " us, which is 71 minutes (cut longer recordings into samples)"
 
 #: The field order and types of tonic's N-MNIST recordings: pixel, microseconds, polarity.
 TONIC_DTYPE = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.int64)])
@@ -52,7 +56,7 @@ class Events:
         DataError
             If a value is not an integer, is negative or beyond 32 bits, or if time runs back.
         """
-        events = cls(as_uint32("event times", times), as_uint32("event units", units))
+        events = cls(as_uint32("event times", times, TIME_LIMIT), as_uint32("event units", units))
         check_sorted(events.times)
         keys = events.times.astype(np.uint64) << np.uint64(32) | events.units
         if (keys[1:] < keys[:-1]).any():
@@ -208,6 +212,16 @@ class EventSet:
             images=None if self.images is None else self.images[chosen],
         )
 
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the set holds, however it was stored; the same on every machine."""
+        digest = hashlib.sha256()
+        about = (self.shape, self.duration_us, self.classes, dict(self.encoder), len(self), len(self.times))
+        digest.update(json.dumps(about, sort_keys=True).encode())
+        columns = ((self.times, "<u4"), (self.units, "<u4"), (self.offsets, "<i8"), (self.labels, "<u2"))
+        for array, kind in (*columns, *([] if self.images is None else [(self.images, "u1")])):
+            digest.update(np.ascontiguousarray(array, kind).data)
+        return digest.hexdigest()
+
     def check(self, where: str = "events", first_sample: int = 0) -> EventSet:
         """Check every promise of the format and return the set itself.
 
@@ -274,8 +288,16 @@ def images_fit(images: tuple[int, ...], n_samples: int, shape: tuple[int, int, i
     )
 
 
-def as_uint32(name: str, values: npt.ArrayLike) -> UInt32:
+def as_uint32(name: str, values: npt.ArrayLike, limit: str = "") -> UInt32:
     """Convert any integers to uint32, without a copy where they are uint32 already.
+
+    Parameters
+    ----------
+    name : str
+        What they are, for messages.
+    values : array-like
+    limit : str
+        What the limit means and what to do about it, for messages.
 
     Raises
     ------
@@ -288,7 +310,7 @@ def as_uint32(name: str, values: npt.ArrayLike) -> UInt32:
     if array.size and array.dtype != np.uint32:
         low, high = int(array.min()), int(array.max())
         if low < 0 or high > np.iinfo(np.uint32).max:
-            raise DataError(f"{name} must lie in 0 to 2^32 - 1, got {low} to {high}")
+            raise DataError(f"{name} must lie in 0 to 2^32 - 1{limit}, got {low} to {high}")
     return np.ascontiguousarray(array, dtype=np.uint32)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evsnn.errors import DataError, EvsnnError, SettingsError
-from evsnn.events.core import EventSet, as_uint32, check_labels
+from evsnn.events.core import TIME_LIMIT, EventSet, as_uint32, check_labels
 from evsnn.events.format import COLUMNS, FORMAT, SPLITS, VERSION, image_chunk, shape_fits
 from evsnn.hdf5 import Sink, fixed_text, reason
 
@@ -217,7 +217,7 @@ class EventWriter:
         if event_counts.ndim != 1:
             raise DataError(f"{where}: counts must be a row of numbers, got shape {event_counts.shape}")
         block = EventSet(
-            times=as_uint32(f"{where}: times", times),
+            times=as_uint32(f"{where}: times", times, TIME_LIMIT),
             units=as_uint32(f"{where}: units", units),
             offsets=np.concatenate([[0], np.cumsum(event_counts, dtype=np.int64)]),
             labels=_as_labels(where, labels, self._classes, self._n_samples),

@@ -14,6 +14,7 @@ from evsnn_kernels.cpu import backward, gradient, optimiser, random
 from evsnn_kernels.cpu import state as state_kernels
 
 from evsnn.backends.base import Array, Backend
+from evsnn.errors import SettingsError
 from evsnn.events.queue import Queue, QueueBuffer
 from evsnn.layers.settings import NeuronSettings
 
@@ -197,6 +198,11 @@ class SpikingLayer(Layer):
     in_shape, out_shape : (C, H, W)
     gain : float
         Weight that an input event carries: 1, or 1 / P^2 after average pooling.
+
+    Raises
+    ------
+    SettingsError
+        If a threshold is not positive.
     """
 
     def __init__(
@@ -211,6 +217,8 @@ class SpikingLayer(Layer):
         super().__init__(in_shape, out_shape)
         self.weight = np.ascontiguousarray(weight, np.float32)
         self.threshold = np.ascontiguousarray(threshold, np.float32)
+        if not (self.threshold > 0).all():
+            raise SettingsError(f"thresholds must be positive, got {self.threshold.min()}")
         self.neuron = neuron
         self.gain = gain
 

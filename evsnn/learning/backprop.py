@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from evsnn_kernels import layout
+from evsnn_kernels import layout, portable
 from evsnn_kernels.cpu import backward
 
 from evsnn.backends.base import Array
@@ -106,5 +106,4 @@ def losses(fit: npt.NDArray[np.float64], settings: LearningSettings) -> npt.NDAr
     """
     if settings.loss == "mse":
         return fit
-    loss: npt.NDArray[np.float64] = -np.log(np.maximum(fit, 1e-30))
-    return loss
+    return -portable.log(np.maximum(fit, 1e-30))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from evsnn_kernels import portable
 from evsnn_kernels.cpu import optimiser as kernels
 from evsnn_kernels.cpu import regulariser
 
@@ -53,6 +54,14 @@ class Optimiser:
 
         self._weight_moments = [zeros(layer.weight.shape) for layer in layers]
         self._threshold_moments = [zeros((1, len(layer.threshold))) for layer in layers]
+        #: Values that are not finite in each row of the weights, and in the thresholds, of every layer.
+        self._not_finite = [
+            (
+                backend.put(np.zeros(len(layer.weight), np.int32)),
+                backend.put(np.zeros(1, np.int32)),
+            )
+            for layer in layers
+        ]
         self._floors = [
             backend.put(
                 np.full(len(layer.threshold), settings.threshold_floor * layer.initial_threshold, np.float32)
@@ -127,6 +136,43 @@ class Optimiser:
                 work=layer.threshold.size,
             )
             layer.refresh(placed)
+        self.check()
+
+    def check(self) -> None:
+        """Count the parameters that are infinite or NaN, for :meth:`find_fault`."""
+        for layer, counts in zip(self._network.spiking_layers, self._not_finite, strict=True):
+            placed = self._placed[self._network.layers.index(layer)]
+            thresholds = placed.threshold.reshape((1, len(layer.threshold)))
+            for value, count in zip((placed.weight, thresholds), counts, strict=True):
+                self._backend.run(
+                    kernels.count_not_finite, len(value), value, count, work=math.prod(value.shape) // 4
+                )
+
+    @property
+    def checks(self) -> list[Array]:
+        """What :meth:`find_fault` wants to see on the host: for each layer of its weights and thresholds."""
+        return [count for pair in self._not_finite for count in pair]
+
+    def find_fault(self, checks: Sequence[npt.NDArray[np.int32]]) -> str | None:
+        """Say which layer's parameters the last step left infinite or NaN, None if all are finite.
+
+        A gradient that is not finite leaves such parameters.
+
+        Parameters
+        ----------
+        checks : sequence of ndarray of int32
+            :attr:`checks`, fetched after the step.
+        """
+        network = self._network
+        for layer, weights, thresholds in zip(network.spiking_layers, checks[::2], checks[1::2], strict=True):
+            for kind, size, count in (
+                ("weights", layer.weight.size, weights),
+                ("thresholds", layer.threshold.size, thresholds),
+            ):
+                if bad := int(count.sum()):
+                    place = network.layers.index(layer) + 1
+                    return f"{bad} of {size} {kind} of layer {place} are not finite"
+        return None
 
     def _norms(self, layer: SpikingLayer, placed: Placement) -> Array:
         norms = self._backend.empty(layer.threshold.shape, np.float64)
@@ -161,8 +207,8 @@ class Optimiser:
             np.float32(keep),
             np.float32(settings.beta1),
             np.float32(settings.beta2),
-            np.float32(1.0 / (1.0 - settings.beta1**self.step_number)),
-            np.float32(1.0 / (1.0 - settings.beta2**self.step_number)),
+            np.float32(1.0 / (1.0 - portable.power(settings.beta1, self.step_number))),
+            np.float32(1.0 / (1.0 - portable.power(settings.beta2, self.step_number))),
             np.float32(settings.epsilon),
             *moments,
             value,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from evsnn_kernels import portable
+
 
 def rate_factor(schedule: str, step: int, steps: int) -> float:
     """Learning rate at ``step`` of ``steps``, as a share of the initial one.
@@ -14,5 +16,5 @@ def rate_factor(schedule: str, step: int, steps: int) -> float:
     if schedule == "linear":
         return 1.0 - done
     if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 0.5 * (1.0 + portable.cosine(math.pi * done))
     return 1.0

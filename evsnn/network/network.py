@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -146,6 +147,14 @@ class Network:
     def dense_macs(self) -> int:
         """Multiply-accumulates a sample of the conventional network of the same shape."""
         return sum(layer.dense_macs for layer in self.layers)
+
+    @property
+    def weight_norms(self) -> list[float]:
+        """Root mean square, over the neurons of each layer that has some, of the norm of their weights."""
+        return [
+            math.sqrt(np.square(layer.weight, dtype=np.float64).sum() / layer.weight.shape[1])
+            for layer in self.spiking_layers
+        ]
 
     def __repr__(self) -> str:
         return f"Network({self.architecture.text!r}, parameters={self.parameters})"

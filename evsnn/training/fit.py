@@ -153,6 +153,7 @@ def train_epochs(
             "train_accuracy": means.pop("accuracy"),
             "validation_accuracy": None,
             **means,
+            "weight_norms": trainer.network.weight_norms,
             "seconds": totals.seconds,
             "samples_per_second": totals.samples / totals.seconds,
         }

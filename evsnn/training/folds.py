@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from evsnn.backends import Backend, CpuBackend
 from evsnn.environment import describe_environment, peak_memory_mb
 from evsnn.errors import SettingsError
-from evsnn.files import write_atomically
+from evsnn.files import make_folder, write_atomically
+from evsnn.lock import FolderLock
 from evsnn.training.config import RunConfig
 from evsnn.training.data import RunData, fold_data, load_training
 from evsnn.training.run import (
-    CHECKPOINT,
     CONFIG,
     RESULT,
     Listener,
@@ -25,6 +25,7 @@ from evsnn.training.run import (
     new_network,
     training_source,
 )
+from evsnn.training.state import CHECKPOINT_MINUTES, has_checkpoint
 
 #: What every fold of a run has in common, or what is averaged over their samples.
 _COMMON = ("dense_macs_per_sample", "parameters", "architecture", "data")
@@ -59,26 +60,51 @@ class CrossValidation:
         With ``data.folds``, and ``data.fold`` = 0.
     backend : Backend, optional
         Where to compute, closed by whoever opened it; default: all processors. Results do not depend on it.
+    checkpoint_minutes : float
+        As of :class:`Run`.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        backend: Backend | None = None,
+        *,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.backend = backend or CpuBackend()
+        self._minutes = checkpoint_minutes
+        self._force = False
         self._resumed = False
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfig, *, backend: Backend | None = None, force: bool = False
+        cls,
+        folder: Path,
+        config: RunConfig,
+        *,
+        backend: Backend | None = None,
+        force: bool = False,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
     ) -> CrossValidation:
         """Start a new folder; errors as :meth:`Run.create`."""
         if not is_cross_validation(config):
             raise SettingsError("cross-validation needs data.folds of 2 or more, and data.fold 0")
         Run.create(folder, config, force=force)  # which looks whether there is a run already
-        return cls(folder, config, backend)
+        validation = cls(folder, config, backend, checkpoint_minutes=checkpoint_minutes)
+        validation._force = force
+        return validation
 
     @classmethod
-    def resume(cls, folder: Path, *, backend: Backend | None = None) -> CrossValidation:
+    def resume(
+        cls,
+        folder: Path,
+        *,
+        backend: Backend | None = None,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    ) -> CrossValidation:
         """Go on where a cross-validation was stopped: in the fold that was begun, then with those to come.
 
         Raises
@@ -89,7 +115,7 @@ class CrossValidation:
         config = RunConfig.from_toml(folder / CONFIG)
         if not is_cross_validation(config):
             raise SettingsError(f"{folder / CONFIG}: no cross-validation, data.folds is {config.data.folds}")
-        validation = cls(folder, config, backend)
+        validation = cls(folder, config, backend, checkpoint_minutes=checkpoint_minutes)
         validation._resumed = True
         return validation
 
@@ -112,12 +138,20 @@ class CrossValidation:
         DataError, SettingsError, DivergedError
             As :meth:`Run.train`.
         """
-        folds = self.config.data.folds
         whole = load_training(self.config, self.backend.host)
         self._check(whole)
-        if not self._resumed:
-            clear_folder(self.folder)
-            write_atomically(self.folder / CONFIG, self.config.to_toml().encode())
+        make_folder(self.folder)
+        with FolderLock(self.folder):
+            if not self._resumed:
+                Run.create(self.folder, self.config, force=self._force)
+                clear_folder(self.folder)
+                write_atomically(self.folder / CONFIG, self.config.to_toml().encode())
+            return self._train(whole, listener, should_stop)
+
+    def _train(
+        self, whole: RunData, listener: FoldListener, should_stop: Callable[[], bool] | None
+    ) -> dict[str, Any]:
+        folds = self.config.data.folds
         done: list[dict[str, Any]] = []
         for fold in range(1, folds + 1):
             listener.fold_started(fold, folds)
@@ -140,9 +174,11 @@ class CrossValidation:
     def _run(self, fold: int) -> Run:
         config = replace(self.config, data=replace(self.config.data, fold=fold))
         folder = self.folder / f"fold-{fold}"
-        if not (self._resumed and (folder / CHECKPOINT).is_file()):
-            return Run.create(folder, config, backend=self.backend, force=True)
-        run = Run.resume(folder, backend=self.backend)
+        if not (self._resumed and has_checkpoint(folder)):
+            return Run.create(
+                folder, config, backend=self.backend, force=True, checkpoint_minutes=self._minutes
+            )
+        run = Run.resume(folder, backend=self.backend, checkpoint_minutes=self._minutes)
         if run.config != config:
             raise SettingsError(f"{folder / CONFIG} differs from {self.folder / CONFIG}; restore it")
         return run

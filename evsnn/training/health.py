@@ -13,17 +13,19 @@ LARGEST_ACTIVE_SHARE = 0.95
 LARGEST_SILENT_SHARE = 0.1
 #: Events a neuron and sample that only a runaway layer emits.
 MOST_EVENTS_A_NEURON = 10.0
+#: Norm of a neuron's weights, 1 at the start and 2 after good training, that only grows without end.
+LARGEST_WEIGHT_NORM = 10.0
 
 
 def health_warnings(means: Mapping[str, Any], sizes: tuple[int, ...], loss: str) -> list[str]:
-    """Return one line for each layer that is silent or saturated: what, by how much, and the remedy.
+    """Return a line for each layer that is silent, saturated or diverging: what, how much, and the remedy.
 
     What stands before the first comma is the same in every epoch.
 
     Parameters
     ----------
     means : mapping
-        Means a sample over an epoch, as ``Totals.means`` returns them.
+        Means a sample over an epoch, as ``Totals.means`` returns them, and ``weight_norms``.
     sizes : tuple of int
         Neurons of each layer.
     loss : str
@@ -35,12 +37,19 @@ def health_warnings(means: Mapping[str, Any], sizes: tuple[int, ...], loss: str)
         lines.append(
             f"the input is nearly empty, {events[0]:.2f} events a sample: convert with a higher --rate"
         )
+    for index, norm in enumerate(means["weight_norms"]):
+        if norm > LARGEST_WEIGHT_NORM:
+            lines.append(
+                f"the weights of layer {index + 1} ({sizes[index]} neurons) grow without end, their norm is "
+                f"{norm:.0f} (1 at the start): lower --lr, or set learning.weight_decay or learning.max_norm"
+            )
     for index, size in enumerate(sizes[:-1]):
         layer = f"layer {index + 1} ({size} neurons)"
         if events[index + 1] < FEWEST_EVENTS:
             lines.append(
                 f"{layer} is silent, {events[index + 1]:.2f} events a sample: "
-                f"lower its --alpha (initial threshold) or give more input events"
+                "lower its --alpha (initial threshold) or give more input events; "
+                "lower --lr if it fired in earlier epochs"
             )
         elif means["active_share"][index] > LARGEST_ACTIVE_SHARE or (
             events[index + 1] > MOST_EVENTS_A_NEURON * size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +14,11 @@ from evsnn import checkpoint
 from evsnn.backends import Backend, CpuBackend
 from evsnn.datasets.sampling import Source
 from evsnn.environment import describe_environment, peak_memory_mb
-from evsnn.errors import DataError, SettingsError
+from evsnn.errors import DataError, EvsnnError
 from evsnn.events.core import EventSet
-from evsnn.files import append_line, read_limited, write_atomically
+from evsnn.files import append_line, make_folder, read_limited, remove_temporary, write_atomically
 from evsnn.layers.base import SpikingLayer
+from evsnn.lock import FolderLock
 from evsnn.network.network import Network
 from evsnn.plots import plot_curves
 from evsnn.training.config import RunConfig
@@ -25,16 +26,30 @@ from evsnn.training.data import RunData, load_data
 from evsnn.training.evaluation import evaluate
 from evsnn.training.fit import make_source, train_epochs
 from evsnn.training.health import health_warnings
+from evsnn.training.state import (
+    CHECKPOINT,
+    CHECKPOINT_MINUTES,
+    PREVIOUS,
+    Checkpoints,
+    RunState,
+    check_config,
+    check_data,
+    describe_data,
+    has_checkpoint,
+    load_last,
+    other_versions,
+)
 from evsnn.training.trainer import Totals, Trainer
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
-CHECKPOINT = "checkpoint.h5"
 MODEL = "model.h5"
 RESULT = "result.json"
 CURVES = "curves.png"
-_FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, RESULT, CURVES)
-#: What every line of metrics must hold for a run to go on and be drawn.
+#: What only the run itself writes, and what others may write, too.
+_OWN_FILES = (CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL, RESULT)
+_FILES = (*_OWN_FILES, CURVES)
+#: What every line of metrics must hold to be drawn.
 _PLOTTED = {"epoch", "loss", "train_accuracy", "validation_accuracy", "events_per_sample", "seconds"}
 
 #: No line is as long, and no number of it as large.
@@ -62,22 +77,6 @@ class Listener(Protocol):
         ...
 
 
-@dataclass(eq=False)
-class _Best:
-    """The best epoch so far by validation accuracy."""
-
-    accuracy: float = -1.0
-    epoch: int = 0
-
-    def improved(self, metrics: dict[str, Any]) -> bool:
-        accuracy = metrics["validation_accuracy"]
-        if accuracy is not None and accuracy <= self.accuracy:
-            return False
-        self.accuracy = -1.0 if accuracy is None else accuracy
-        self.epoch = metrics["epoch"]
-        return True
-
-
 class Run:
     """One run folder: training into it, and going on where it stopped.
 
@@ -87,17 +86,37 @@ class Run:
     config : RunConfig
     backend : Backend, optional
         Where to compute, closed by whoever opened it; default: all processors. Results do not depend on it.
+    checkpoint_minutes : float
+        A checkpoint is written after every epoch and, inside an epoch, after so many minutes. Results do not
+        depend on it.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        backend: Backend | None = None,
+        *,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.backend = backend or CpuBackend()
+        self._minutes = checkpoint_minutes
+        self._force = False
         self._saved: checkpoint.Checkpoint | None = None
+        self._saved_as = CHECKPOINT
+        self._news: list[str] = []
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfig, *, backend: Backend | None = None, force: bool = False
+        cls,
+        folder: Path,
+        config: RunConfig,
+        *,
+        backend: Backend | None = None,
+        force: bool = False,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
     ) -> Run:
         """Start a new run folder.
 
@@ -110,29 +129,44 @@ class Run:
         """
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file; a run needs a folder of its own")
-        if not force and any((folder / name).exists() for name in _FILES):
-            raise DataError(f"{folder} holds a run already; pass --force to replace it, or --resume to go on")
-        return cls(folder, config, backend)
+        run = cls(folder, config, backend, checkpoint_minutes=checkpoint_minutes)
+        run._force = force
+        run._refuse_existing()
+        return run
+
+    def _refuse_existing(self) -> None:
+        if not self._force and any((self.folder / name).exists() for name in _FILES):
+            raise DataError(
+                f"{self.folder} holds a run already; pass --force to replace it, or --resume to go on"
+            )
 
     @classmethod
-    def resume(cls, folder: Path, *, backend: Backend | None = None) -> Run:
-        """Go on with a run that was stopped.
+    def resume(
+        cls,
+        folder: Path,
+        *,
+        backend: Backend | None = None,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    ) -> Run:
+        """Go on with a run that was stopped, however it was stopped.
 
         Raises
         ------
         DataError, SettingsError
             If the folder holds no run that can go on.
         """
-        if not (folder / CHECKPOINT).is_file():
+        begun = (folder / CONFIG).is_file()
+        if not has_checkpoint(folder) and (not begun or (folder / METRICS).exists()):
             raise DataError(f"{folder} holds no {CHECKPOINT} to resume from")
         config = RunConfig.from_toml(folder / CONFIG)
-        run = cls(folder, config, backend)
-        run._saved = checkpoint.load(folder / CHECKPOINT)
-        stored = run._saved.info.get("config")
-        if stored != json.loads(json.dumps(config.to_dict())):
-            raise SettingsError(
-                f"{folder / CONFIG} differs from the configuration in {CHECKPOINT}; restore it"
-            )
+        run = cls(folder, config, backend, checkpoint_minutes=checkpoint_minutes)
+        if not has_checkpoint(folder):
+            run._force = True
+            run._news.append("the run was stopped before its first checkpoint: it begins anew")
+            return run
+        run._saved, run._saved_as, damage = load_last(folder)
+        check_config(run._saved, config, folder / CONFIG)
+        run._news += [line for line in (damage, other_versions(run._saved)) if line is not None]
         return run
 
     def train(
@@ -160,85 +194,101 @@ class Run:
         Raises
         ------
         DataError, SettingsError
-            If the data are wrong or do not fit the network, or the folder cannot be written.
+            If the data are wrong, do not fit the network or are not those that the run began with, if
+            another process trains into the folder, or the folder cannot be written: naming the last
+            checkpoint, which is kept.
         DivergedError
-            If the loss is not finite.
+            If a loss, weight or threshold is not finite, naming layer, step and the last checkpoint.
         """
-        config = self.config
-        data = data or load_data(config, self.backend.host)
-        if self._saved is not None:
-            network = self._saved.network
-            network.check_fits(data.train, data.name)
-        else:
-            network = new_network(config, data)
-        best = _Best()
-        trainer = self._trainer(network, data)
-        if self._saved is not None:
-            self._restore(trainer, best)
-        else:
-            self._begin()
-        history = read_metrics(self.folder / METRICS, trainer.epoch)
-        self._write(METRICS, "".join(json.dumps(line) + "\n" for line in history))
-        listener.started(network, data, trainer.epoch)
-        for metrics in train_epochs(
-            trainer,
-            data.validation,
-            epochs=config.epochs,
-            report=listener.batch,
-            should_stop=should_stop,
-        ):
-            history.append(metrics)
-            append_line(self.folder / METRICS, json.dumps(metrics))
-            if best.improved(metrics):
-                checkpoint.save_model(self.folder / MODEL, network, {"epoch": best.epoch})
-            self._save(trainer, best)
-            listener.epoch(metrics)
-            for line in _warnings(network, metrics, config.learning.loss):
+        with ExitStack() as stack:
+            if self._saved is not None:
+                self._lock(stack)
+            data = data or load_data(self.config, self.backend.host)
+            described = describe_data(data)
+            if self._saved is not None:
+                check_data(self._saved, described, data.name)
+            state = RunState(self._trainer(data))
+            checkpoints = Checkpoints(self.folder, self.config, described, self._minutes)
+            if self._saved is not None:
+                state.restore(self._saved)
+                checkpoints.resumed(self._saved.info, self._saved_as)
+            else:
+                self._begin(stack)
+                checkpoints.save(state)
+            self._write(METRICS, "".join(json.dumps(line) + "\n" for line in state.history))
+            listener.started(state.trainer.network, data, state.trainer.epoch)
+            for line in self._news:
                 listener.warning(line)
-        interrupted = trainer.epoch < config.epochs
-        if interrupted:
-            self._save(trainer, best)
-        if not history:
-            checkpoint.save_model(self.folder / MODEL, network, {"epoch": 0})
-        return self._finish(data, history, best, trainer.epoch)
+            try:
+                self._train(state, checkpoints, data, listener, should_stop)
+            except DataError as error:
+                raise DataError(f"{error}; {checkpoints.last}: make room and go on with --resume") from error
+            except EvsnnError as error:
+                raise type(error)(f"{error}; {checkpoints.last}") from error
+            return self._finish(data, state)
 
-    def _begin(self) -> None:
+    def _train(
+        self,
+        state: RunState,
+        checkpoints: Checkpoints,
+        data: RunData,
+        listener: Listener,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        trainer, config = state.trainer, self.config
+
+        def after_batch(totals: Totals) -> None:
+            listener.batch(totals)
+            if checkpoints.due:
+                trainer.store()
+                checkpoints.save(state)
+
+        for metrics in train_epochs(
+            trainer, data.validation, epochs=config.epochs, report=after_batch, should_stop=should_stop
+        ):
+            state.history.append(metrics)
+            append_line(self.folder / METRICS, json.dumps(metrics))
+            if state.best.improved(metrics):
+                checkpoint.save_model(self.folder / MODEL, trainer.network, {"epoch": state.best.epoch})
+            checkpoints.save(state)
+            listener.epoch(metrics)
+            for line in _warnings(trainer.network, metrics, config.learning.loss):
+                listener.warning(line)
+        if trainer.epoch < config.epochs:
+            checkpoints.save(state)
+        if not state.history:
+            checkpoint.save_model(self.folder / MODEL, trainer.network, {"epoch": 0})
+
+    def _lock(self, stack: ExitStack) -> None:
+        lock = stack.enter_context(FolderLock(self.folder))
+        if not lock.works:
+            self._news.append(
+                f"the file system of {self.folder} has no locks: "
+                "a second training in this folder would not be noticed"
+            )
+        remove_temporary(self.folder, _OWN_FILES)
+
+    def _begin(self, stack: ExitStack) -> None:
+        make_folder(self.folder)
+        self._lock(stack)
+        self._refuse_existing()
         clear_folder(self.folder)
         self._write(CONFIG, self.config.to_toml())
 
-    def _trainer(self, network: Network, data: RunData) -> Trainer:
+    def _trainer(self, data: RunData) -> Trainer:
         config = self.config
+        if self._saved is None:
+            network = new_network(config, data)
+        else:
+            network = self._saved.network
+            network.check_fits(data.train, data.name)
         source = training_source(config, data, self.backend)
         return Trainer(
             network, source, config.learning, epochs=config.epochs, seed=config.seed, backend=self.backend
         )
 
-    def _save(self, trainer: Trainer, best: _Best) -> None:
-        info = {
-            "config": self.config.to_dict(),
-            "epoch": trainer.epoch,
-            "batch": trainer.batch,
-            "step": trainer.optimiser.step_number,
-            "totals": trainer.totals.to_dict(),
-            "best_accuracy": best.accuracy,
-            "best_epoch": best.epoch,
-        }
-        state = checkpoint.Checkpoint(trainer.network, info, trainer.optimiser.state())
-        checkpoint.save(self.folder / CHECKPOINT, state)
-
-    def _restore(self, trainer: Trainer, best: _Best) -> None:
-        assert self._saved is not None
-        info = self._saved.info
-        trainer.optimiser.restore(self._saved.arrays, info["step"])
-        trainer.epoch = info["epoch"]
-        trainer.batch = info["batch"]
-        trainer.totals = Totals.from_dict(len(trainer.network.layers), info["totals"])
-        best.accuracy = info["best_accuracy"]
-        best.epoch = info["best_epoch"]
-
-    def _finish(
-        self, data: RunData, history: list[dict[str, Any]], best: _Best, epochs: int
-    ) -> dict[str, Any]:
+    def _finish(self, data: RunData, state: RunState) -> dict[str, Any]:
+        history, best, epochs = state.history, state.best, state.trainer.epoch
         network = checkpoint.load_model(self.folder / MODEL)
         test = None if data.test is None else evaluate(network, data.test, backend=self.backend)
         measured = test.totals.means() if test is not None else (history[-1] if history else {})
@@ -374,7 +424,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def parse_metrics(lines: Iterable[bytes], where: str, epochs: int) -> list[dict[str, Any]]:
     """Read the lines of ``metrics.jsonl`` up to an epoch; ``where`` and errors as :func:`read_metrics`."""
-    remedy = "restore it, or remove the file to go on without the metrics of earlier epochs"
+    remedy = "--resume writes it anew, from the checkpoint"
     history: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -159,7 +159,7 @@ class Trainer:
         Raises
         ------
         DivergedError
-            If the loss is not finite, naming the step.
+            If a loss, weight or threshold is not finite, naming layer and step.
         """
         order = shuffled(len(self._source.labels), self._seed, self.epoch)
         size = self._learning.batch_size
@@ -168,7 +168,7 @@ class Trainer:
         with Lookahead(self._source, batches, self.epoch, self.backend.draws_ahead) as lookahead:
             for samples in batches:
                 if should_stop is not None and should_stop():
-                    self._store()
+                    self.store()
                     return None
                 self._train_batch(samples, lookahead)
                 self.batch += 1
@@ -177,7 +177,7 @@ class Trainer:
                 begin = now
                 if report is not None:
                     report(self.totals)
-        self._store()
+        self.store()
         finished = self.totals
         self.totals = Totals(len(self.network.layers))
         self.batch = 0
@@ -195,10 +195,11 @@ class Trainer:
                 self.network, self._simulator.placed, forward, labels, self._learning
             )
             try:
-                outcome, [fit_of_samples] = forward.fetch(self.backend, fit)
+                outcome, [fit_of_samples, *checks] = forward.fetch(self.backend, fit, *self.optimiser.checks)
                 break
             except QueueTooSmallError:
                 queue = self._source.batch(samples, self.epoch)
+        self._refuse_fault(checks)
         total = float(losses(fit_of_samples, self._learning).sum())
         if not np.isfinite(total):
             raise DivergedError(
@@ -208,7 +209,22 @@ class Trainer:
         self.totals.loss += total
         self.totals.add(outcome, labels, self._sizes)
 
-    def _store(self) -> None:
+    def _refuse_fault(self, checks: list[npt.NDArray[Any]]) -> None:
+        """Stop if the last step left parameters that are not finite; fetched with the batch after it."""
+        fault = self.optimiser.find_fault(checks)
+        if fault is not None:
+            epoch, batch = divmod(self.optimiser.step_number - 1, self.batches)
+            raise DivergedError(f"epoch {epoch + 1}, batch {batch + 1}: {fault}; lower --lr")
+
+    def store(self) -> None:
+        """Bring the parameters back to the network from where they are trained.
+
+        Raises
+        ------
+        DivergedError
+            If they are not finite.
+        """
+        self._refuse_fault(self.backend.fetch(*self.optimiser.checks))
         for layer, placed in zip(self.network.layers, self._simulator.placed, strict=True):
             if isinstance(layer, SpikingLayer):
                 layer.store(placed)

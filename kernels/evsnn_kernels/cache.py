@@ -33,7 +33,8 @@ def source_hash() -> str:
 def configure() -> None:
     """Point Numba at the cache folder of these sources; a user's own ``NUMBA_CACHE_DIR`` wins."""
     global _enabled  # noqa: PLW0603 - decided once, when the package is imported
-    if os.environ.get("NUMBA_CACHE_DIR"):
+    if own := os.environ.get("NUMBA_CACHE_DIR"):
+        _enabled = _writable(Path(own))
         return
     folder = _writable_folder(source_hash())
     if folder is None:
@@ -50,12 +51,20 @@ def _writable_folder(key: str) -> Path | None:
             folder = base() / f"kernels-{key}"
             folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.mkdir(exist_ok=True, mode=0o700)
-            if _private(folder):
-                with tempfile.TemporaryFile(dir=folder):
-                    return folder
+            if _private(folder) and _writable(folder):
+                return folder
         except (OSError, RuntimeError):  # no such folder, no home, no temporary folder
             continue
     return None
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _private(folder: Path) -> bool:

@@ -14,6 +14,7 @@ import numba
 from numba.extending import overload, register_jitable
 
 from evsnn_kernels import cache
+from evsnn_kernels.compiled import share
 from evsnn_kernels.layout import Scalar
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def cpu_kernel(function: F) -> F:
         "cache": cache.enabled(),
     }
     compiled: Any = numba.njit(**options)(function)
+    share(compiled)
     return cast(F, compiled)
 
 

@@ -31,6 +31,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evsnn_kernels import portable
+
 F32: TypeAlias = npt.NDArray[np.float32]
 F64: TypeAlias = npt.NDArray[np.float64]
 I32: TypeAlias = npt.NDArray[np.int32]
@@ -97,11 +99,12 @@ def decay_tables(tau_us: float) -> tuple[F32, F32]:
         instead of becoming denormal; without decay it is the single entry 1. A time constant of minutes
         has a table for all 32-bit times instead.
     """
-    low = np.exp(-np.arange(DECAY_LOW_SIZE) / tau_us).astype(np.float32)
+    low = portable.exp(-np.arange(DECAY_LOW_SIZE) / tau_us).astype(np.float32)
     if np.isinf(tau_us):
         return np.ones(1, np.float32), low
     size = int(np.ceil(69.1 * tau_us / DECAY_LOW_SIZE)) + 2
-    high = np.exp(-np.arange(min(size, _LARGEST_TABLE)) * DECAY_LOW_SIZE / tau_us).astype(np.float32)
+    steps = np.arange(min(size, _LARGEST_TABLE)) * DECAY_LOW_SIZE
+    high = portable.exp(-steps / tau_us).astype(np.float32)
     if size <= _LARGEST_TABLE:
         high[-1] = 0.0
     return high, low

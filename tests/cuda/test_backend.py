@@ -204,7 +204,8 @@ def test_a_batch_waits_once_and_its_memory_is_used_again(pictures, monkeypatch):
     watched = Watched(pictures, monkeypatch)
     watched.epoch()
     waits, allocations, uploaded = watched.epoch()
-    assert waits == 3 + 2  # a batch each, and one a layer when the parameters come back at the end
+    # A batch each, and at the end one for the check of the last step and one a layer for its parameters.
+    assert waits == 3 + 1 + 2
     assert allocations == 0
     parameters = sum(layer.weight.nbytes for layer in watched.trainer.network.layers)
     assert uploaded < parameters / 2  # labels, samples and slots, but no image, no weight and no state

@@ -315,6 +315,25 @@ def test_divide_by_threshold(twins, n):
     )
 
 
+@pytest.mark.parametrize("n", SIZES)
+def test_count_not_finite(twins, n):
+    random = rng(n)
+    value = numbers(random, 6, n)
+    value[0, n // 2] = np.nan
+    value[1] = np.inf
+    value[2, 0], value[2, -1] = -np.inf, np.nan
+    value[3, 0] = np.finfo(np.float32).max
+    found = twins(
+        cpu_optimiser.count_not_finite,
+        optimiser.count_not_finite,
+        6,
+        value,
+        np.full(6, 7, np.int32),
+        threads=THREADS,
+    )[1]
+    assert found.tolist() == [1, n, min(2, n), 0, 0, 0]
+
+
 def test_a_kernel_is_right_for_any_grid_and_any_range():
     """Fewer blocks than indices, and a range that does not begin at 0."""
     random = rng("grid")
@@ -399,6 +418,7 @@ def ordinary_sizes():
             potential,
         ),
         (cpu_optimiser, optimiser, "divide_by_threshold", 300, weight, threshold, np.float32(0.25), weight),
+        (cpu_optimiser, optimiser, "count_not_finite", 300, weight, np.zeros(300, np.int32)),
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from evsnn_kernels.jit import cpu_kernel
-from evsnn_kernels.layout import F32, Scalar
+from evsnn_kernels.layout import F32, I32, Scalar
 from evsnn_kernels.spec.optimiser import adam_change, momentum_velocity, running_mean, stepped
 
 
@@ -80,3 +82,21 @@ def divide_by_threshold(
     for k in range(first, last):
         for i in range(weight.shape[1]):
             out_weight[k, i] = weight[k, i] / threshold[i] * gain
+
+
+@cpu_kernel
+def count_not_finite(value: F32, out_count: I32, first: Scalar, last: Scalar) -> None:
+    """Count the values of every row that are infinite or NaN.
+
+    Parameters
+    ----------
+    value : float32 (n_rows, n)
+    out_count : int32 (n_rows,)
+    """
+    largest = np.float32(3.4028235e38)
+    for k in range(first, last):
+        count = np.int32(0)
+        for i in range(value.shape[1]):
+            # A comparison that NaN fails, too; counted in 32 bits, so that it becomes vectors.
+            count = np.int32(count + (np.int32(0) if abs(value[k, i]) <= largest else np.int32(1)))
+        out_count[k] = count

@@ -5,10 +5,12 @@ A block a row, a thread a parameter.
 
 from __future__ import annotations
 
-from numba import cuda
+import numpy as np
+from numba import cuda, int32
 
+from evsnn_kernels.cuda.block import MAX_THREADS, summed
 from evsnn_kernels.jit import cuda_kernel
-from evsnn_kernels.layout import F32, Scalar
+from evsnn_kernels.layout import F32, I32, Scalar
 from evsnn_kernels.spec.optimiser import adam_change, momentum_velocity, running_mean, stepped
 
 
@@ -67,3 +69,21 @@ def divide_by_threshold(
     for k in range(first + cuda.blockIdx.x, last, cuda.gridDim.x):
         for i in range(cuda.threadIdx.x, weight.shape[1], cuda.blockDim.x):
             out_weight[k, i] = weight[k, i] / threshold[i] * gain
+
+
+@cuda_kernel(threads=128)
+def count_not_finite(value: F32, out_count: I32, first: Scalar, last: Scalar) -> None:
+    """Count the values of every row that are infinite or NaN; a block a row."""
+    thread = cuda.threadIdx.x
+    threads = cuda.blockDim.x
+    partial = cuda.shared.array(MAX_THREADS, int32)
+    for k in range(first + cuda.blockIdx.x, last, cuda.gridDim.x):
+        mine = np.int32(0)
+        for i in range(thread, value.shape[1], threads):
+            if not abs(value[k, i]) <= np.float32(3.4028235e38):
+                mine += np.int32(1)
+        partial[thread] = mine
+        cuda.syncthreads()
+        if thread == 0:
+            out_count[k] = summed(partial, threads)
+        cuda.syncthreads()

@@ -12,8 +12,11 @@ from evsnn_kernels.layout import Scalar
 
 @physics
 def flushed(value: Scalar) -> Scalar:
-    """S11. Values that would soon be denormal become zero: denormal arithmetic is many times slower."""
-    return value if abs(value) > np.float32(1e-30) else np.float32(0.0)
+    """S11. Values that would soon be denormal become zero: denormal arithmetic is many times slower.
+
+    NaN stays: it must not pass for a zero.
+    """
+    return np.float32(0.0) if abs(value) <= np.float32(1e-30) else value
 
 
 @physics
