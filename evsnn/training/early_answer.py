@@ -166,9 +166,10 @@ def _stops(
     for point, (counts, potential) in enumerate(outputs_at(simulator, last, reached)):
         # What a sample answers at its end also holds for all margins that it did not reach.
         answers = np.where(running, predicted_classes(counts, potential)[:, None], answers)
-        spiking = spiking | (running & counts.any(axis=1)[:, None])
-        stops = running & (leads(counts, potential)[:, None] >= margins)
-        cuts = np.where(stops, stamps[:, point][:, None], cuts)
+        spiking = spiking | (running & (counts.max(axis=1)[:, None] > 0))
+        safe: npt.NDArray[np.bool_] = leads(counts, potential)[:, None] >= margins
+        stops = running & safe
+        cuts = np.where(stops, stamps[:, point, None], cuts)
         running = running & ~stops
         if not running.any():
             break
