@@ -25,7 +25,7 @@ def lead_of(counts, potential):
 
 
 def stop_of(network, sample, margin):
-    """Time of the answer of one sample, whose prefixes are simulated one after the other; None without events."""
+    """Time of the answer of one sample, whose prefixes are simulated one by one; None without events."""
     if not len(sample):
         return None
     record = network.run(sample)
