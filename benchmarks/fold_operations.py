@@ -5,8 +5,8 @@
     python benchmarks/fold_operations.py runs/n200 --conventional benchmarks/results/count_frames.json \
         --network 34x34x2-12C5-P2-64C5-P2-10 --json benchmarks/results/operations_nmnist_200.json
 
-Margins are never chosen on the samples they are judged on: the margin of a fold is the smallest that is safe on
-all other folds, which their own networks did not learn. "Safe" means as accurate as reading all, or as
+Margins are never chosen on the samples they are judged on: the margin of a fold is the smallest that is safe
+on all other folds, which their own networks did not learn. "Safe" means as accurate as reading all, or as
 accurate as the conventional network there.
 """
 
