@@ -196,7 +196,7 @@ def _run(
                 _add_operations(part, fan_out[index], sums)
                 sums.spikes += int(out.count.sum())
                 changed, membranes[index] = _step_membranes(
-                    layer, states[index], part.count > 0, membranes[index], now, step_us
+                    layer, states[index], membranes[index], now, step_us
                 )
                 sums.updates += membranes[index].size if step == 0 else changed
             part = out
@@ -229,7 +229,6 @@ def _add_operations(part: HostQueue, fan_out: Int64, sums: _Sums) -> None:
 def _step_membranes(
     layer: SpikingLayer,
     state: LayerState,
-    had_events: npt.NDArray[np.bool_],
     before: npt.NDArray[np.float32],
     now: int,
     step_us: int,
@@ -245,7 +244,7 @@ def _step_membranes(
     )
     after = before * factor
     updated = np.asarray(state.last_update).reshape(len(before), -1)
-    moved = np.tile((updated == now) & had_events[:, None], (1, layer.n_out // updated.shape[1]))
+    moved = np.tile(updated == now, (1, layer.n_out // updated.shape[1]))
     potential = layer.membranes(np.asarray(state.potential))
     after[moved] = potential[moved]
     return int((after != before).sum()), after
