@@ -13,6 +13,7 @@ accurate as the conventional network there.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,11 +22,18 @@ import numpy as np
 from evsnn import load_model
 from evsnn.backends import CpuBackend
 from evsnn.environment import describe_environment
+from evsnn.operations import count_operations
 from evsnn.training.config import RunConfig
 from evsnn.training.data import fold_data, load_training
 from evsnn.training.early_answer import MARGINS, early_answers
-from evsnn.training.over_time import over_time
 from evsnn.training.run import CONFIG, MODEL
+
+
+def on_grid(data, step_us):
+    """Recordings with their times rounded down: events of one time share a decay and a threshold test."""
+    times = (data.times // step_us * step_us).astype(np.uint32)
+    order = np.lexsort((data.units, times, np.repeat(np.arange(len(data)), np.diff(data.offsets))))
+    return replace(data, times=times[order], units=data.units[order])
 
 
 def first_safe(correct, needed):
@@ -73,31 +81,33 @@ def pooled(curves):
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--conventional", type=click.Path(exists=True, path_type=Path))
 @click.option("--network", default="34x34x2-12C5-P2-64C5-P2-10", show_default=True)
+@click.option("--grid-us", default=1, show_default=True, help="Round times down to multiples of this.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
-def main(folder, conventional, network, out):
+def main(folder, conventional, network, grid_us, out):
     """Judge every fold and print."""
     config = RunConfig.from_toml(folder / CONFIG)
-    curves, whole = [], []
+    curves, counts = [], []
     with CpuBackend(1) as backend:
         data = load_training(config, backend)
         for fold in range(1, config.data.folds + 1):
-            part = fold_data(data, config.data.folds, fold).test
+            part = on_grid(fold_data(data, config.data.folds, fold).test, grid_us)
             net = load_model(folder / f"fold-{fold}" / MODEL)
             curves.append(early_answers(net, part, MARGINS, threads=1))
-            whole.append(over_time(net, part, threads=1)[0])
+            counts.append(count_operations(net, part, threads=1))
     n = sum(curve.samples for curve in curves)
     result = {
         "architecture": net.architecture.text,
         "samples": n,
         "sparsity": config.learning.sparsity,
         "dense_macs": net.dense_macs,
+        "grid_us": grid_us,
         "read_all": {
-            "accuracy": round(sum(int(c.correct[-1]) for c in whole) / n, 5),
-            "errors": n - sum(int(c.correct[-1]) for c in whole),
-            "input_events": round(sum(float(c.input_events[-1]) * c.samples for c in whole) / n, 1),
-            "synaptic_operations": round(
-                sum(float(c.synaptic_operations[-1]) * c.samples for c in whole) / n, 1
-            ),
+            "accuracy": round(sum(count.correct for count in counts) / n, 5),
+            "errors": n - sum(count.correct for count in counts),
+        }
+        | {
+            name: round(sum(count.rows()[-1][name] * count.samples for count in counts) / n, 1)
+            for name in ("input_events", "synaptic_operations", "membrane_updates", "spikes")
         },
         "early_answer": judged(curves, lambda fold, others: sum(int(c.correct[-1]) for c in others)),
         "over_margins": pooled(curves),
