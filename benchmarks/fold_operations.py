@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from evsnn import load_model
+from evsnn import Network, load_model
 from evsnn.backends import CpuBackend
 from evsnn.environment import describe_environment
 from evsnn.operations import count_operations
@@ -114,6 +114,7 @@ def main(folder, conventional, network, grid_us, out):
     }
     if conventional is not None:
         rows = json.loads(conventional.read_text())["rows"]
+        macs = Network.from_architecture(network).dense_macs
         rival = next(row for row in rows if row["network"] == network and row["recordings"] == "distorted")
 
         def needed(fold, others):
@@ -121,18 +122,19 @@ def main(folder, conventional, network, grid_us, out):
             sizes = [other.samples for other in others]
             return sum(round(share * size) for share, size in zip(shares, sizes, strict=True))
 
+        effective = rival.get("effective_macs")  # not in files of earlier versions
         equal = judged(curves, needed)
         spent = equal["synaptic_operations"]
         result["conventional"] = {
             "network": network,
             "accuracy": rival["mean"],
             "errors": rival["errors"],
-            "macs": rival["macs"],
-            "effective_macs": rival["effective_macs"],
+            "macs": macs,
+            "effective_macs": effective,
         }
         result["equal_accuracy"] = equal | {
-            "ratio": round(rival["macs"] / spent, 2),
-            "effective_ratio": round(rival["effective_macs"] / spent, 2),
+            "ratio": round(macs / spent, 2),
+            "effective_ratio": None if effective is None else round(effective / spent, 2),
         }
     for name in ("read_all", "early_answer", "conventional", "equal_accuracy"):
         click.echo(f"{name}: {result.get(name)}")
