@@ -123,8 +123,6 @@ def main(folder, conventional, network, grid_us, out):
             return sum(round(share * size) for share, size in zip(shares, sizes, strict=True))
 
         effective = rival.get("effective_macs")  # not in files of earlier versions
-        equal = judged(curves, needed)
-        spent = equal["synaptic_operations"]
         result["conventional"] = {
             "network": network,
             "accuracy": rival["mean"],
@@ -132,10 +130,14 @@ def main(folder, conventional, network, grid_us, out):
             "macs": macs,
             "effective_macs": effective,
         }
-        result["equal_accuracy"] = equal | {
-            "ratio": round(macs / spent, 2),
-            "effective_ratio": None if effective is None else round(effective / spent, 2),
-        }
+        result["equal_accuracy"] = None  # unless all folds together get there
+        if sum(int(curve.correct[-1]) for curve in curves) >= n - rival["errors"]:
+            equal = judged(curves, needed)
+            spent = equal["synaptic_operations"]
+            result["equal_accuracy"] = equal | {
+                "ratio": round(macs / spent, 2),
+                "effective_ratio": None if effective is None else round(effective / spent, 2),
+            }
     for name in ("read_all", "early_answer", "conventional", "equal_accuracy"):
         click.echo(f"{name}: {result.get(name)}")
     if out is not None:
