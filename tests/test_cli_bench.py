@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from support import SMALL, evsnn
+from support import SMALL, evsnn, write_events
 
 from evsnn import load_model, open_events
 from evsnn.operations import count_operations
@@ -168,7 +168,22 @@ def test_without_validation_samples_no_margin_is_chosen(tmp_path, small_events):
     assert "early answer: margin not chosen: there are no validation samples; name one" in done.out
     done = evsnn("bench", "--ops", run, "--split", "validation")
     assert done.code == 1
-    assert "there are no validation samples; choose another with --split" in done.err
+    assert "there are no validation samples; splits with samples: train, test" in done.err
+
+
+def test_a_file_with_test_samples_only(small_run, small_events, tmp_path):
+    """A sixth of another file is no validation set: the model may have learned it."""
+    with open_events(small_events) as file:
+        test, train = file["test"].load(), file["train"].load()
+    only = write_events(tmp_path / "noisy.h5", test=test)
+    result = result_of(small_run, only, "--limit", 5)
+    assert result["samples"] == 5
+    assert result["early_answer"] is None
+    learned = write_events(tmp_path / "learned.h5", train=train, test=test)
+    assert result_of(small_run, learned, "--limit", 5)["early_answer"] is None
+    done = evsnn("bench", "--ops", small_run, only, "--split", "train")
+    assert done.code == 1
+    assert "noisy.h5: there are no train samples; splits with samples: test" in done.err
 
 
 @pytest.mark.parametrize(

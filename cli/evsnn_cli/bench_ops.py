@@ -40,26 +40,23 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is measured: a network, the configuration of its run, and where its data come from."""
+    """What is measured: a network, and the splits and configuration of its run."""
 
     network: Network
     config: RunConfig
     path: Path
-    split: str
-    limit: int | None
+    name: str
+    parts: dict[str, EventSet]
 
-    def load(self, split: str, backend: CpuBackend) -> EventSet:
-        """Load a split; one that the run held out of its training samples is found again."""
+    def part(self, split: str) -> EventSet:
+        """One of the splits that have samples."""
         from evsnn.errors import DataError
-        from evsnn.training.data import load_data
 
-        data = load_data(self.config, backend)
-        parts = {"train": data.train, "validation": data.validation, "test": data.test}
-        part = parts[split]
-        if part is None or not len(part):
-            raise DataError(f"{data.name}: there are no {split} samples; choose another with --split")
-        self.network.check_fits(part, data.name)
-        return part
+        if split not in self.parts:
+            there = ", ".join(self.parts) or "none"
+            raise DataError(f"{self.name}: there are no {split} samples; splits with samples: {there}")
+        self.network.check_fits(self.parts[split], self.name)
+        return self.parts[split]
 
 
 def run_ops(
@@ -97,9 +94,9 @@ def run_ops(
     step_us = _microseconds(grid_ms)
     table = None if energy is None else energy_table(energy)
     with CpuBackend(threads) as backend:
-        subject = _subject(model, data, split, limit, backend)
+        subject = _subject(model, data, backend)
         network = subject.network
-        samples = subject.load(split, backend)
+        samples = subject.part(split)
         samples = samples.part(0, min(limit or len(samples), len(samples)))
         n = len(samples)
         with progress(4 * n, "counting", "samples") as bar:
@@ -108,7 +105,7 @@ def run_ops(
             _, by_events = over_time(network, samples, threads=threads, report=bar.update)
             margins = sorted({*MARGINS, *([] if fixed is None else [fixed])})
             by_margin = early_answers(network, samples, margins, threads=threads, report=bar.update)
-        chosen, how = _chosen(subject, by_margin, fixed, margin_loss, backend, threads)
+        chosen, how = _chosen(subject, by_margin, fixed, margin_loss, threads)
         conventional = None
         if baseline is not None:
             conventional = _conventional(
@@ -148,11 +145,10 @@ def run_ops(
 # What is measured
 
 
-def _subject(
-    model: Path | None, data: Path | None, split: str, limit: int | None, backend: CpuBackend
-) -> _Subject:
-    from evsnn import checkpoint
-    from evsnn.training.config import RunConfig
+def _subject(model: Path | None, data: Path | None, backend: CpuBackend) -> _Subject:
+    from evsnn import checkpoint, open_events
+    from evsnn.training.config import DataSettings, RunConfig
+    from evsnn.training.data import load_data
     from evsnn.training.run import CONFIG, MODEL
 
     if model is None:
@@ -161,9 +157,15 @@ def _subject(
     network = checkpoint.load_model(path)
     beside = path.parent / CONFIG
     config = RunConfig.from_toml(beside) if beside.is_file() else RunConfig()
-    if data is not None:
-        config = replace(config, data=replace(config.data, path=str(data), limit=0))
-    return _Subject(network, config, path, split, limit)
+    if data is None:
+        own = load_data(config, backend)
+        splits = {"train": own.train, "validation": own.validation, "test": own.test}
+        return _Subject(network, config, path, own.name, {k: v for k, v in splits.items() if v is not None})
+    # Whether a part of another file was learned is not known: only its own validation samples are held out.
+    config = replace(config, data=DataSettings(path=str(data)))
+    with open_events(data) as file:
+        parts = {split: file[split].load() for split in file.splits if len(file[split])}
+    return _Subject(network, config, path, data.name, parts)
 
 
 def _latest_run() -> Path | None:
@@ -214,18 +216,15 @@ def _chosen(
     by_margin: AnswerCurve,
     fixed: float | None,
     loss: float,
-    backend: CpuBackend,
     threads: int | None,
 ) -> tuple[int | None, str]:
     """Point of the margin that is used, and how it was chosen; none without validation samples."""
-    from evsnn.errors import DataError
     from evsnn.training.early_answer import choose_margin, early_answers
 
     if fixed is not None:
         return by_margin.at.tolist().index(fixed), "given"
-    try:
-        validation = subject.load("validation", backend)
-    except DataError:
+    validation = subject.parts.get("validation")
+    if validation is None:
         return None, "not chosen: there are no validation samples; name one with --margin"
     with progress(len(validation), "choosing the margin", "samples") as bar:
         curve = early_answers(
@@ -269,17 +268,18 @@ def _train_conventional(
         suited_conventional,
         train_conventional,
     )
-    from evsnn.training.data import load_data
+    from evsnn.training.data import RunData
 
-    data = load_data(subject.config, backend)
-    settings = suited_conventional(recordings=data.train.images is None)
+    train = subject.part("train")
+    settings = suited_conventional(recordings=train.images is None)
     settings = replace(settings, epochs=epochs or settings.epochs, seed=subject.config.seed)
     text = arch or subject.network.architecture.text
     network = ConventionalNetwork.from_architecture(text, settings.seed)
-    network.check_fits(data.train)
-    click.echo(f"Training the baseline {text} on frames of {len(data.train)} samples", err=True)
-    with progress(settings.epochs * len(data.train), "baseline", "samples") as bar:
-        train_conventional(network, frame_source(subject.config, data, backend), settings, bar.update)
+    network.check_fits(train)
+    click.echo(f"Training the baseline {text} on frames of {len(train)} samples", err=True)
+    with progress(settings.epochs * len(train), "baseline", "samples") as bar:
+        source = frame_source(subject.config, RunData(subject.name, train, None, None), backend)
+        train_conventional(network, source, settings, bar.update)
     return network
 
 
