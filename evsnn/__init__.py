@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from evsnn.network.network import Network, Record
     from evsnn.network.settings import NetworkSettings
     from evsnn.network.trace import MembraneTrace, trace_membrane
+    from evsnn.operations.counting import OperationCounts, count_operations
+    from evsnn.operations.grid import GridMetrics, grid_metrics
+    from evsnn.training.early_answer import early_answers
     from evsnn.training.evaluation import Evaluation, evaluate
     from evsnn.training.fit import fit
     from evsnn.training.over_time import AnswerCurve, over_time
@@ -37,15 +40,20 @@ _HOMES = {
     "EventSplit": "evsnn.events.file",
     "Events": "evsnn.events.core",
     "EvsnnError": "evsnn.errors",
+    "GridMetrics": "evsnn.operations.grid",
     "LearningSettings": "evsnn.learning.settings",
     "MembraneTrace": "evsnn.network.trace",
     "Network": "evsnn.network.network",
     "NetworkSettings": "evsnn.network.settings",
+    "OperationCounts": "evsnn.operations.counting",
     "Record": "evsnn.network.network",
     "SaccadeSettings": "evsnn.encoders.settings",
     "SettingsError": "evsnn.errors",
+    "count_operations": "evsnn.operations.counting",
+    "early_answers": "evsnn.training.early_answer",
     "evaluate": "evsnn.training.evaluation",
     "fit": "evsnn.training.fit",
+    "grid_metrics": "evsnn.operations.grid",
     "load_model": "evsnn.checkpoint",
     "open_events": "evsnn.events.file",
     "over_time": "evsnn.training.over_time",
@@ -66,15 +74,20 @@ __all__ = [
     "EventSplit",
     "Events",
     "EvsnnError",
+    "GridMetrics",
     "LearningSettings",
     "MembraneTrace",
     "Network",
     "NetworkSettings",
+    "OperationCounts",
     "Record",
     "SaccadeSettings",
     "SettingsError",
+    "count_operations",
+    "early_answers",
     "evaluate",
     "fit",
+    "grid_metrics",
     "load_model",
     "open_events",
     "over_time",

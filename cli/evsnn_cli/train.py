@@ -166,7 +166,7 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
             run = _resumed(options["resume"], backend, options["checkpoint_minutes"])
         else:
             config = _configuration(options)
-            folder = options["out"] or _new_folder(config.arch.strip() or "train")
+            folder = options["out"] or new_folder(config.arch.strip() or "train")
             kind = CrossValidation if is_cross_validation(config) else Run
             run = kind.create(
                 folder,
@@ -175,7 +175,7 @@ def train(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
                 force=options["force"],
                 checkpoint_minutes=options["checkpoint_minutes"],
             )
-        with _Stopper() as stopper, _Printer(run.config.epochs, where) as printer:
+        with _Stopper() as stopper, RunPrinter(run.config.epochs, where) as printer:
             result = run.train(printer, stopper.requested)
     result["run_folder"] = str(run.folder)
     if options["as_json"]:
@@ -284,7 +284,8 @@ def _setting(text: str) -> tuple[str, str, Any]:
         return section, name, value.strip()
 
 
-def _new_folder(arch: str) -> Path:
+def new_folder(arch: str) -> Path:
+    """Name of a new run folder under ``runs``."""
     from datetime import datetime
 
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
@@ -334,7 +335,7 @@ class _Stopper:
             os.write(2, b"\nStopping after this batch; Ctrl-C again to stop at once.\n")
 
 
-class _Printer:
+class RunPrinter:
     """Shows a run on stderr: one bar for all epochs, a line an epoch."""
 
     def __init__(self, epochs: int, where: str) -> None:
@@ -353,16 +354,19 @@ class _Printer:
         self._stack.close()
 
     def fold_started(self, fold: int, folds: int) -> None:
+        """A fold begins: its own bar."""
         self._stack.close()
         self._fold = f"fold {fold}/{folds}"
         self._seen = 0
 
     def fold_done(self, fold: int, folds: int, errors: int, samples: int) -> None:
+        """Print the accuracy of a fold."""
         assert self._bar is not None
         accuracy = f"{100 * (1 - errors / samples):.2f} % ({errors} of {samples} wrong)"
         self._bar.write(f"fold {fold}/{folds}  accuracy {accuracy}", file=sys.stderr)
 
     def started(self, network: Network, data: RunData, epoch: int) -> None:
+        """Print what is trained on what; begin the bar."""
         held_out = 0 if data.validation is None else len(data.validation)
         test = 0 if data.test is None else len(data.test)
         click.echo(
@@ -382,11 +386,13 @@ class _Printer:
         self._bar.update(epoch * len(data.train))
 
     def batch(self, totals: Totals) -> None:
+        """Move the bar."""
         assert self._bar is not None
         self._bar.update(totals.samples - self._seen)
         self._seen = totals.samples
 
     def epoch(self, metrics: dict[str, Any]) -> None:
+        """Print the line of an epoch."""
         assert self._bar is not None
         self._seen = 0
         accuracy = metrics["validation_accuracy"]
@@ -402,6 +408,7 @@ class _Printer:
         )
 
     def warning(self, line: str) -> None:
+        """Print a warning, each kind once."""
         assert self._bar is not None
         kind = line.split(",", maxsplit=1)[0]
         if kind not in self._warned:

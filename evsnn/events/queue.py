@@ -54,6 +54,19 @@ class HostQueue(Queue):
         high = low + int(self.count[index])
         return self.times[low:high].copy(), self.units[low:high].copy()
 
+    def flat(self) -> tuple[Int64, Int64, Int64]:
+        """Sample, time and unit of every event, sample after sample, each of shape (n_events,)."""
+        sample = np.repeat(np.arange(len(self)), self.count)
+        first = np.cumsum(self.count) - self.count
+        place = np.arange(len(sample)) + np.repeat(self.start - first, self.count)
+        return sample, self.times[place].astype(np.int64), self.units[place].astype(np.int64)
+
+    def unit_counts(self, n: int) -> Int64:
+        """Events of each of ``n`` units, shape (n_samples, n)."""
+        sample, _, units = self.flat()
+        counts = np.bincount(sample * n + units, minlength=len(self) * n)
+        return counts.reshape(len(self), n).astype(np.int64)
+
 
 class QueueBuffer:
     """Memory for an output queue that is reused from batch to batch and grows when it is too small.

@@ -88,14 +88,33 @@ class Conv2d(SpikingLayer):
         return height, width, self.kernel, self.stride, self.padding
 
     @property
+    def targets(self) -> Int64:
+        """Place that an input position reaches through each kernel entry, -1 for none (S18).
+
+        Returns
+        -------
+        ndarray of int64, shape (H * W, kernel * kernel)
+            Entry ``ky * kernel + kx`` of position ``y * W + x``; the same for all channels.
+        """
+        row, column = (
+            self._places_along(size, places)
+            for size, places in zip(self.in_shape[1:], self.out_shape[1:], strict=True)
+        )
+        place = row[:, None, :, None] * self.out_shape[2] + column[None, :, None, :]
+        exists = (row[:, None, :, None] >= 0) & (column[None, :, None, :] >= 0)
+        return np.where(exists, place, -1).reshape(-1, self.kernel * self.kernel)
+
+    def _places_along(self, size: int, places: int) -> Int64:
+        """Along one axis: place that each position reaches through each kernel entry, (size, kernel)."""
+        offset = np.arange(size)[:, None] + self.padding - np.arange(self.kernel)
+        place, rest = np.divmod(offset, self.stride)
+        return np.where((rest == 0) & (place >= 0) & (place < places), place, -1)
+
+    @property
     def synapses(self) -> Int64:
         """Synaptic operations of one event of each input: the places it reaches, times the maps."""
-        reached = []
-        for size, places in zip(self.in_shape[1:], self.out_shape[1:], strict=True):
-            offset = np.arange(size)[:, None] + self.padding - np.arange(self.kernel)
-            place, rest = np.divmod(offset, self.stride)
-            reached.append(((rest == 0) & (place >= 0) & (place < places)).sum(axis=1))
-        return np.tile(np.outer(*reached).ravel() * self.maps, self.in_shape[0]).astype(np.int64)
+        reached = (self.targets >= 0).sum(axis=1) * self.maps
+        return np.tile(reached, self.in_shape[0]).astype(np.int64)
 
     def state_columns(self, neuron: int) -> tuple[int, int]:
         """Columns of neuron ``map * places + place``: potentials lie place by place."""

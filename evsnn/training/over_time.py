@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,10 @@ from evsnn.network.simulation import Simulator, predicted_classes
 MOST_POINTS = 10_000
 _TIME_POINTS = 100
 _EVENT_POINTS = 80
-_NEVER = -1  # before any event: times count from 0
+NEVER = -1  # before any event: times count from 0
 
 Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -35,12 +36,14 @@ class AnswerCurve:
 
     Parameters
     ----------
-    by : {"time", "events"}
-        What the points count: time since the recording began, or input events.
-    at : ndarray of int64, shape (n_points,)
-        Microseconds, or a number of events; ascending. At the last point every recording has ended.
+    by : {"time", "events", "margin"}
+        What the points count: time since the recording began, input events, or the lead at which the answer
+        is given (:func:`evsnn.training.early_answer.early_answers`).
+    at : ndarray of int64 or float64, shape (n_points,)
+        Microseconds, a number of events, or a lead in spikes; ascending. At the last point every recording
+        has ended.
     time_us : ndarray of float64, shape (n_points,)
-        Time up to which events were read; by events, the mean over the samples.
+        Time up to which events were read; by events and by margin, the mean over the samples.
     samples : int
         Number of samples.
     correct : ndarray of int64, shape (n_points,)
@@ -52,7 +55,7 @@ class AnswerCurve:
     """
 
     by: str
-    at: Int64
+    at: Int64 | Float64
     time_us: Float64
     samples: int
     correct: Int64
@@ -213,12 +216,12 @@ def over_time(
             for sums in (by_time, by_events):
                 cuts = _cuts(queue, sums)
                 sums.time += np.maximum(cuts, 0).sum(axis=0)
-                parts = [_reached(*each, cuts) for each in zip(queues, synapses, strict=True)]
+                parts = [spent_by(*each, cuts) for each in zip(queues, synapses, strict=True)]
                 sums.events += parts[0][0].sum(axis=0)
-                sums.operations += sum(operations for _, operations in parts)
-                answers, spiking = _answers(simulator, queues[-1], parts[-1][0])
-                sums.correct += (answers == labels[:, None]).sum(axis=0)
-                sums.spiking += spiking.sum(axis=0)
+                sums.operations += sum(operations.sum(axis=0) for _, operations in parts)
+                for point, (counts, potential) in enumerate(outputs_at(simulator, queues[-1], parts[-1][0])):
+                    sums.correct[point] += (predicted_classes(counts, potential) == labels).sum()
+                    sums.spiking[point] += counts.any(axis=1).sum()
             done += len(queue)
             if report is not None:
                 report(len(queue))
@@ -229,7 +232,7 @@ def _cuts(queue: HostQueue, sums: _Sums) -> Int64:
     """Time up to which events are read, shape (n_samples, n_points)."""
     if sums.by == "time":
         return np.broadcast_to(sums.at, (len(queue), len(sums.at)))
-    cuts = np.full((len(queue), len(sums.at)), _NEVER, np.int64)
+    cuts = np.full((len(queue), len(sums.at)), NEVER, np.int64)
     for sample, (start, count) in enumerate(zip(queue.start, queue.count, strict=True)):
         number = np.minimum(sums.at, count)
         some = number > 0
@@ -237,45 +240,55 @@ def _cuts(queue: HostQueue, sums: _Sums) -> Int64:
     return cuts
 
 
-def _reached(queue: HostQueue, synapses: Int64, cuts: Int64) -> tuple[Int64, Int64]:
-    """Events of a queue up to each cut (n_samples, n_points), and their synaptic operations (n_points,)."""
+def spent_by(queue: HostQueue, synapses: Int64, cuts: Int64) -> tuple[Int64, Int64]:
+    """Events of a queue up to each cut, and their synaptic operations, both (n_samples, n_points).
+
+    Parameters
+    ----------
+    queue : HostQueue
+    synapses : ndarray of int64, shape (n_in,)
+        Synaptic operations of one event of each unit.
+    cuts : ndarray of int64, shape (n_samples, n_points)
+        Time up to which events are read.
+    """
     reached = np.empty(cuts.shape, np.int64)
-    operations = np.zeros(cuts.shape[1], np.int64)
+    operations = np.empty(cuts.shape, np.int64)
     for sample, (start, count) in enumerate(zip(queue.start, queue.count, strict=True)):
         stretch = slice(int(start), int(start + count))
         reached[sample] = np.searchsorted(queue.times[stretch], cuts[sample], side="right")
         spent = np.append(np.int64(0), np.cumsum(synapses[queue.units[stretch]]))
-        operations += spent[reached[sample]]
+        operations[sample] = spent[reached[sample]]
     return reached, operations
 
 
-def _answers(simulator: Simulator, queue: HostQueue, reached: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Class of each sample, and whether it has an output spike, at each point, (n_samples, n_points)."""
-    n_samples, n_points = reached.shape
+def outputs_at(simulator: Simulator, queue: HostQueue, reached: Int64) -> Iterator[tuple[Int64, Float32]]:
+    """Output spikes and potentials of each sample after a growing part of the last layer's input.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    queue : HostQueue
+        Input of the last layer.
+    reached : ndarray of int64, shape (n_samples, n_points)
+        Events of it that each point has seen, ascending.
+
+    Yields
+    ------
+    counts : ndarray of int64, shape (n_samples, n_out)
+        Valid until the next point.
+    potential : ndarray of float32, shape (n_samples, n_out)
+        Residual potential over threshold.
+    """
     backend, layer, placed = simulator.backend, simulator.layers[-1], simulator.placed[-1]
-    state = layer.new_state(n_samples, backend)
-    counts = np.zeros((n_samples, layer.n_out), np.int64)
-    answers = np.empty((n_samples, n_points), np.int64)
-    spiking = np.empty((n_samples, n_points), bool)
-    before = np.zeros(n_samples, np.int64)
-    for point in range(n_points):
-        now = reached[:, point]
+    state = layer.new_state(len(queue), backend)
+    counts = np.zeros((len(queue), layer.n_out), np.int64)
+    before = np.zeros(len(queue), np.int64)
+    for now in reached.T:
         if (now > before).any():
             part = HostQueue(queue.times, queue.units, queue.start + before, now - before)
-            counts += _spike_counts(layer.forward(part, state, placed).fetch(backend), layer.n_out)
+            counts += layer.forward(part, state, placed).fetch(backend).unit_counts(layer.n_out)
             before = now
-        answers[:, point] = predicted_classes(counts, layer.membranes(*backend.fetch(state.potential)))
-        spiking[:, point] = counts.any(axis=1)
-    return answers, spiking
-
-
-def _spike_counts(queue: HostQueue, n: int) -> Int64:
-    """Events of every unit, shape (n_samples, n)."""
-    sample = np.repeat(np.arange(len(queue)), queue.count)
-    first = np.cumsum(queue.count) - queue.count
-    place = np.arange(len(sample)) + np.repeat(queue.start - first, queue.count)
-    counts = np.bincount(sample * n + queue.units[place], minlength=len(queue) * n)
-    return counts.reshape(len(queue), n).astype(np.int64)
+        yield counts, layer.membranes(*backend.fetch(state.potential))
 
 
 def to_csv(*curves: AnswerCurve) -> str:
