@@ -461,7 +461,7 @@ def test_a_configuration_that_is_a_folder(tmp_path):
 def test_unwritable_places(tmp_path):
     (tmp_path / "file").write_text("text")
     below = tmp_path / "file" / "deep" / "down"
-    refused("train", *TINY, "--out", below, words=["cannot write", tmp_path / "file"])
+    refused("train", *TINY, "--out", below, words=["cannot make the folder", tmp_path / "file"])
     refused("train", *TINY, "--out", tmp_path / "file", words=[tmp_path / "file", "is a file"])
     refused("train", *TINY, "--out", tmp_path / "file", "--force", words=["is a file"])
     refused("train", "--resume", tmp_path / "file", words=[tmp_path / "file"])

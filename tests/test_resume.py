@@ -321,6 +321,30 @@ def test_two_damaged_checkpoints_are_one_line(tmp_path, whole_run):
     assert f"nor can the one before be used: {folder / PREVIOUS}: " in refused.err
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step", "7"),
+        ("batch", -1),
+        ("epoch", True),
+        ("best_accuracy", None),
+        ("data", {"train": {}}),
+        ("totals", {}),
+        ("totals", {"samples": [[1], [1, 2]]}),
+        ("versions", []),
+    ],
+)
+def test_a_checkpoint_with_other_values_than_a_run_writes_is_one_line(tmp_path, whole_run, name, value):
+    folder = folder_of(tmp_path, whole_run)
+    (folder / PREVIOUS).unlink()
+    saved = checkpoint.load(folder / LAST)
+    checkpoint.save(folder / LAST, replace(saved, info={**saved.info, name: value}))
+    refused = evsnn("train", "--resume", folder)
+    assert refused.code == 1
+    [line] = refused.err.splitlines()
+    assert f"{LAST}: " in line
+
+
 def test_a_run_stopped_before_its_first_checkpoint_begins_anew(tmp_path, whole_run):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -166,6 +166,24 @@ def _load(path: Path) -> checkpoint.Checkpoint:
     needed = {"config", "data", "versions", "epoch", "batch", "step", "totals", "best_accuracy", "best_epoch"}
     if missing := sorted(needed - saved.info.keys()):
         raise DataError(f"{path}: no checkpoint of a run, it lacks {', '.join(missing)}")
+    for name in ("epoch", "batch", "step", "best_epoch"):
+        if type(saved.info[name]) is not int or not 0 <= saved.info[name] < 1 << 53:
+            raise DataError(f"{path}: {name!r} is no count")
+    if not isinstance(saved.info["best_accuracy"], int | float):
+        raise DataError(f"{path}: 'best_accuracy' is no number")
+    if not all(isinstance(saved.info[name], dict) for name in ("config", "data", "versions", "totals")):
+        raise DataError(f"{path}: 'config', 'data', 'versions' and 'totals' must be JSON objects")
+    for part in saved.info["data"].values():
+        if not isinstance(part, dict) or [type(part.get(key)) for key in ("samples", "events", "sha256")] != [
+            int,
+            int,
+            str,
+        ]:
+            raise DataError(f"{path}: 'data' must hold the size and fingerprint of every split")
+    try:
+        Totals.from_dict(len(saved.network.layers), saved.info["totals"])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     if len(saved.history) != saved.info["epoch"]:
         raise DataError(
             f"{path}: holds the metrics of {len(saved.history)} epochs after epoch {saved.info['epoch']}"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from evsnn.backends import Backend, QueueTooSmallError
 from evsnn.datasets.sampling import Lookahead, Source
-from evsnn.errors import EvsnnError
+from evsnn.errors import DataError, EvsnnError
 from evsnn.layers.base import SpikingLayer
 from evsnn.learning.backprop import backpropagate, losses
 from evsnn.learning.optimiser import Optimiser
@@ -78,11 +78,25 @@ class Totals:
 
     @classmethod
     def from_dict(cls, n_layers: int, values: dict[str, Any]) -> Totals:
-        """Restore what :meth:`to_dict` returned."""
+        """Restore what :meth:`to_dict` returned.
+
+        Raises
+        ------
+        DataError
+            If something is missing, or is no number, or no row of them of the right length.
+        """
         totals = cls(n_layers)
-        for name, value in values.items():
+        for name, plain in totals.to_dict().items():
+            try:
+                found = np.asarray(values.get(name))
+            except ValueError as error:  # lists of different lengths
+                raise DataError(f"the sums of the epoch have a wrong {name!r}") from error
+            if found.dtype.kind not in "iuf" or found.shape != np.shape(plain):
+                raise DataError(f"the sums of the epoch have a wrong {name!r}")
             array = getattr(totals, name)
-            setattr(totals, name, np.array(value, array.dtype) if isinstance(array, np.ndarray) else value)
+            setattr(
+                totals, name, found.astype(array.dtype) if isinstance(array, np.ndarray) else found.item()
+            )
         return totals
 
 
