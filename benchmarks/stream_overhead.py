@@ -1,6 +1,6 @@
 """What a packet costs in a live stream: processor time of a push, by its number of events.
 
-Random events, a million a second on the sensor's clock. Processor time, so that other work on the machine adds what
+Random events, a million a second on the sensor's clock. Processor time: other work on the machine adds what
 it takes from the caches, but not its own time.
 
     python benchmarks/stream_overhead.py --json benchmarks/results/stream_overhead.json
