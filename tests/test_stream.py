@@ -325,8 +325,8 @@ def test_wrong_settings(wrong, message):
 
 def test_clock_between_events_is_that_of_advance():
     network = network_of("12-9-4", 0)
-    times, units = np.array([10, 20, 15, 30, 18, 19]), np.array([1, 99, 2, 3, 4, 5])
-    clock = np.array([False, True, False, False, False, False])
+    times, units = np.array([10, 20, 15, 30, 18, 19, 17, 28]), np.array([1, 99, 2, 3, 4, 5, 99, 6])
+    clock = np.array([False, True, False, False, False, False, True, False])
     at_once = network.stream(reorder_us=4)
     at_once.accept(times, units, clock)
     spikes = at_once.run()
@@ -336,6 +336,7 @@ def test_clock_between_events_is_that_of_advance():
         parts.append(step_by_step.advance(time) if shown else step_by_step.push([time], [unit]))
     assert at_once.counters == step_by_step.counters
     assert at_once.counters.late == 3  # 15 after 20, 18 and 19 after 30
+    assert at_once.counters.reordered == 1  # 28 after 30
     assert at_once.potential.tobytes() == step_by_step.potential.tobytes()
     assert spikes.times.tolist() == joined(parts)[0].tolist()
 

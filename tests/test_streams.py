@@ -260,6 +260,18 @@ def test_decisions(seed, n, window, step, cuts):
     assert found == expected_decisions(network, times, units, window, step)
 
 
+def test_a_decision_comes_as_soon_as_it_can(network):
+    stream = network.stream()
+    maker = DecisionMaker(stream, 0, 10)
+    stream.accept([100, 109], [1, 2])
+    assert list(maker.decide()) == []
+    stream.accept_clock(109)
+    assert list(maker.decide()) == []
+    stream.accept_clock(110)
+    assert [decision.time_us for decision in maker.decide()] == [110]
+    assert list(maker.decide()) == list(maker.finish()) == []
+
+
 def test_silence_brings_no_decisions(network):
     times = np.array([100, 10**15])
     found = decided(network, times, np.array([1, 2]), [], 1000, 10)

@@ -153,7 +153,7 @@ class EventOrder:
         if clock is not None:
             stamps, inputs = stamps[~clock], inputs[~clock]
         waiting = np.count_nonzero(stamps >= open_from) + self.held
-        waiting -= int(np.searchsorted(self._times, open_from))
+        waiting -= int(self._times.searchsorted(open_from))
         if waiting > self.settings.max_held:
             raise DataError(
                 f"{waiting} events from {open_from} us on would have to be held, more than max_held = "
@@ -195,12 +195,13 @@ class EventOrder:
         most : int
             Stop at the first time group after so many events.
         """
-        n = int(np.searchsorted(self._times, min(until, self.open_from)))
+        n = int(self._times.searchsorted(min(until, self.open_from)))
         if n > most:
-            n = int(np.searchsorted(self._times, self._times[most - 1], side="right"))
+            n = int(self._times.searchsorted(self._times[most - 1], side="right"))
         times, units = self._times[:n], self._units[:n]
         self._times, self._units = self._times[n:], self._units[n:]
-        self.duplicates += int(np.count_nonzero((times[1:] == times[:-1]) & (units[1:] == units[:-1])))
+        if n > 1:
+            self.duplicates += int(np.count_nonzero((times[1:] == times[:-1]) & (units[1:] == units[:-1])))
         return times, units
 
 

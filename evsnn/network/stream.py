@@ -235,11 +235,9 @@ class Stream:
         came.
         """
         parts = []
-        while True:
-            times, units = self._order.take(until, _SLICE)
-            if not len(times):
-                break
-            parts += self._simulate(times, units)
+        limit = min(until, self._order.open_from)
+        while (time := self._order.next_time) is not None and time < limit:
+            parts += self._simulate(*self._order.take(limit, _SLICE))
         if len(parts) == 1:
             return parts[0]
         return StreamSpikes(
@@ -252,10 +250,11 @@ class Stream:
         self._last = int(times[-1])
         while len(times):
             origin = self._origin_for(int(times[0]))
-            n = int(np.searchsorted(times, origin + _SPAN))
+            n = int(times.searchsorted(origin + _SPAN))
             queue = HostQueue((times[:n] - origin).astype(np.uint32), units[:n], np.array([0]), np.array([n]))
             spike_times, spike_units = self._simulator.advance(queue, self._states)[-1].sample(0)
-            self._counts += np.bincount(spike_units, minlength=self._n_classes)
+            if len(spike_units):
+                self._counts += np.bincount(spike_units, minlength=self._n_classes)
             self._acted += n
             parts.append(StreamSpikes(spike_times.astype(np.int64) + origin, spike_units))
             times, units = times[n:], units[n:]
