@@ -7,8 +7,8 @@ Runs in the environments of the peers, so it needs NumPy alone. A peer is a clas
     ``train(batch, labels)``            one step of training (where it learns)
     ``infer(batch)``                    predicted classes
 
-and its file ends with ``main(Peer)``. A peer that is compiled for its input says ``one_batch = True`` and is run on
-the first batch again and again; ``batch_size`` is that of its measurements, if it is not the common one.
+and its file ends with ``main(Peer)``. A peer that is compiled for its input says ``one_batch = True`` and is
+run on the first batch again and again; ``batch_size`` is that of its measurements.
 """
 
 from __future__ import annotations
@@ -112,12 +112,14 @@ class Peer:
 
     batch_size = BATCH
     one_batch = False
-    #: What else is to be known of a measurement.
-    about: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        #: What else is to be known of a measurement.
+        self.about: dict[str, Any] = {}
 
 
 def shuffled_batches(n: int, seed: int, size: int = BATCH) -> Iterator[np.ndarray]:
-    """Batches of samples in random order, epoch after epoch, without end; an incomplete last one is left out."""
+    """Batches of samples in random order, epoch after epoch; incomplete ones are left out."""
     if n < size:
         raise ValueError(f"a batch of {size} samples of {n}")
     random = np.random.default_rng(seed)
@@ -142,7 +144,7 @@ def clear_peak() -> None:
 
 @dataclass
 class Clock:
-    """Wall and processor time of what runs inside ``with clock:``, of this process and of those it started."""
+    """Wall and processor time of what runs inside ``with clock:``, in this process and those it started."""
 
     wall: float = 0.0
     processor: float = 0.0
@@ -167,15 +169,14 @@ def throughput(peer: Any, events: StoredEvents, seconds: float, learns: bool, li
     done = n_events = 0
     before = memory_mb("VmRSS")
     clear_peak()
-    for count, chosen in enumerate(shuffled_batches(len(events), 0, min(peer.batch_size, limit))):
-        if count == 0 or not peer.one_batch:
+    batches = shuffled_batches(len(events), 0, min(peer.batch_size, limit))
+    chosen = next(batches)
+    batch = peer.place(events, chosen)
+    _step(peer, batch, events.labels[chosen], learns)
+    while True:
+        if not peer.one_batch:
+            chosen = next(batches)
             batch = peer.place(events, chosen)
-        if count == 0:
-            _step(peer, batch, events.labels[chosen], learns)
-            first = chosen
-            continue
-        if peer.one_batch:
-            chosen = first
         with clock:
             _step(peer, batch, events.labels[chosen], learns)
         done += len(chosen)
@@ -263,7 +264,9 @@ def main(make: Any) -> None:
     peer = make(events, task)
     if task.task == "accuracy":
         held_out = StoredEvents.read(task.events, "validation")
-        result: Any = {"curve": accuracy_over_time(peer, events, held_out, task.seconds, task.goal, task.seed)}
+        result: Any = {
+            "curve": accuracy_over_time(peer, events, held_out, task.seconds, task.goal, task.seed)
+        }
     else:
         result = throughput(peer, events, task.seconds, task.task == "train", task.limit)
     result["about"] = peer.about

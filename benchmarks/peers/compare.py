@@ -58,7 +58,7 @@ def call(name, cache, events, task, timeout, *options):
 
 
 def summary(rounds):
-    """Medians of a task: ``rounds`` is a list of ``{peer: result}``; ratios are those of evsnn to the peer."""
+    """Medians of a task, from a list of ``{peer: result}``; ratios are those of evsnn to the peer."""
     names = list(dict.fromkeys(name for results in rounds for name in results))
     table = {}
     for name in names:
@@ -161,9 +161,7 @@ def main(
             if task not in tasks:
                 continue
             taking_part = [
-                name
-                for name in ready
-                if PEERS[name].learns or (task == "infer" and workload == SIMULATION)
+                name for name in ready if PEERS[name].learns or (task == "infer" and workload == SIMULATION)
             ]
             rounds = []
             for turn in range(repeats):

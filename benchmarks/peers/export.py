@@ -65,7 +65,7 @@ def bin_events(data: EventSet, n_steps: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 def export(name: str, cache: Path, train: int, validation: int) -> Path:
-    """Write the events of a workload, and the weights of a network that learned some of them; return their folder.
+    """Write the events of a workload, and weights of a network that learned some of them; return the folder.
 
     What is there already is not written again.
 
@@ -101,11 +101,12 @@ def export(name: str, cache: Path, train: int, validation: int) -> Path:
 
 def _digits(workload: Workload, train: int, validation: int) -> dict[str, EventSet]:
     images = load_idx_folder(DATA / "mnist")["train"]
-    settings = EncoderSettings(
-        rate=workload.rate, duration_ms=float(workload.n_steps), resolution_us=STEP_US
-    )
+    settings = EncoderSettings(rate=workload.rate, duration_ms=float(workload.n_steps), resolution_us=STEP_US)
     n = len(images)
-    parts = {"train": images.part(0, min(train, n - validation)), "validation": images.part(n - validation, n)}
+    parts = {
+        "train": images.part(0, min(train, n - validation)),
+        "validation": images.part(n - validation, n),
+    }
     with CpuBackend(1) as backend:
         return {name: encode_images(part, settings, 0, backend) for name, part in parts.items()}
 

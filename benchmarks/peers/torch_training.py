@@ -18,6 +18,7 @@ class TorchPeer(Peer):
     """Trains ``self.net``, which turns a batch into output spike counts, shape (n_samples, classes)."""
 
     def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
         self.net = net
         self.optimiser = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
         self.loss = torch.nn.CrossEntropyLoss()

@@ -19,8 +19,8 @@ class BrianPeer(Peer):
     one_batch = True
 
     def __init__(self, folder):
+        super().__init__()
         self.weights = np.load(folder / "weights.npz")
-        self.about = {}
 
     def place(self, events, samples):
         """Generate and compile the program."""

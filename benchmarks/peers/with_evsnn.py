@@ -25,6 +25,7 @@ class EvsnnPeer(Peer):
     """
 
     def __init__(self, n_inputs, n_steps, seed):
+        super().__init__()
         self.learning = LearningSettings()
         self.duration_us = n_steps * STEP_US
         self.backend = CpuBackend(1)

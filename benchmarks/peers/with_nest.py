@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import nest
 import numpy as np
 from common import CLASSES, HIDDEN, STEP_US, TAU_MS, Peer, main
@@ -18,6 +20,7 @@ class NestPeer(Peer):
     """
 
     def __init__(self, n_inputs, folder):
+        super().__init__()
         weights = np.load(folder / "weights.npz")
         nest.ResetKernel()
         nest.set_verbosity("M_ERROR")
@@ -48,12 +51,7 @@ class NestPeer(Peer):
             order = np.argsort(units, kind="stable")
             edges = np.searchsorted(units[order], np.arange(len(self.inputs) + 1))
             times = now + (steps[order] + 1.0) * STEP_MS
-            self.inputs.set(
-                [
-                    {"spike_times": times[low:high]}
-                    for low, high in zip(edges[:-1], edges[1:], strict=True)
-                ]
-            )
+            self.inputs.set([{"spike_times": times[low:high]} for low, high in pairwise(edges)])
             for layer in self.layers:
                 layer.V_m = 0.0
             self.recorder.n_events = 0

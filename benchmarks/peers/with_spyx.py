@@ -24,6 +24,7 @@ class SpyxPeer(Peer):
     """Two layers."""
 
     def __init__(self, n_inputs, seed):
+        super().__init__()
         rngs = nnx.Rngs(seed)
         self.model = nn.Sequential(
             nnx.Linear(n_inputs, HIDDEN, use_bias=False, rngs=rngs),

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from evsnn_cli.bench import bench
 from evsnn_cli.console import CONTEXT_SETTINGS, report_error
 from evsnn_cli.convert_mnist import convert_mnist
 from evsnn_cli.convert_nmnist import convert_nmnist
@@ -49,7 +50,7 @@ def cli(debug: bool) -> None:
     """Hold the subcommands together."""
 
 
-for _command in (train, evaluate, convert_mnist, convert_nmnist, info, plot):
+for _command in (train, evaluate, convert_mnist, convert_nmnist, info, plot, bench):
     cli.add_command(_command)
 
 
