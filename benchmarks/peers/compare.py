@@ -29,6 +29,8 @@ ROOT = HERE.parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evsnn-peers"
 #: What is compared: simulators that do not learn take part in ``infer`` of this workload only.
 SIMULATION = "mnist-100"
+#: Digits that are written where only throughput is measured.
+THROUGHPUT_SAMPLES = 4000
 MEASURES = (
     "samples_per_second",
     "samples_per_processor_second",
@@ -132,6 +134,7 @@ def main(
 ):
     """Measure and print."""
     tasks = chosen(tasks, ("train", "infer", "accuracy"), "tasks")
+    accuracy_workloads = chosen(accuracy_workloads, tuple(WORKLOADS), "workloads")
     cache = cache.resolve()
     result = {
         "settings": {"repeats": repeats, "seconds": seconds, "accuracy_seconds": accuracy_seconds},
@@ -155,7 +158,9 @@ def main(
             write_atomically(out, (json.dumps(result, indent=2) + "\n").encode())
 
     for workload in chosen(workloads, tuple(WORKLOADS), "workloads"):
-        events = export(workload, cache, train_samples, validation_samples)
+        learned = "accuracy" in tasks and workload in accuracy_workloads
+        n = train_samples if learned else min(train_samples, THROUGHPUT_SAMPLES)
+        events = export(workload, cache, n, validation_samples)
         about = result["workloads"][workload] = json.loads((events / "about.json").read_text())
         for task in ("train", "infer"):
             if task not in tasks:
@@ -174,7 +179,7 @@ def main(
                     click.echo(f"{workload} {task} {turn + 1}/{repeats} {name}: {said}", err=True)
                     about[task] = summary(rounds)
                     save()
-        if "accuracy" in tasks and workload in chosen(accuracy_workloads, tuple(WORKLOADS), "workloads"):
+        if learned:
             about["accuracy"] = {}
             for name in ready:
                 if not PEERS[name].learns:

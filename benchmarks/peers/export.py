@@ -23,6 +23,8 @@ from evsnn.events.core import EventSet
 DATA = Path(__file__).resolve().parent.parent / "data"
 #: Recordings of which every fifth is held out.
 FOLDS = 5
+#: Samples that are binned at a time.
+BLOCK = 2000
 #: Steps of training behind the weights that simulators get.
 STEPS = 150
 
@@ -52,16 +54,24 @@ WORKLOADS = {
 
 def bin_events(data: EventSet, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps, units and offsets of the events before the last step, each step and unit of a sample once."""
+    blocks = [
+        _bin_block(data.part(low, min(low + BLOCK, len(data))), n_steps) for low in range(0, len(data), BLOCK)
+    ]
+    steps, units, counts = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    offsets = np.zeros(len(data) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return steps, units, offsets
+
+
+def _bin_block(data: EventSet, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sample = np.repeat(np.arange(len(data)), np.diff(data.offsets))
     step = data.times.astype(np.int64) // STEP_US
     key = (sample * n_steps + step) * data.n_inputs + data.units
     key = np.sort(key[step < n_steps])  # np.unique takes a hundred times as long
-    key = key[np.concatenate([[True], key[1:] != key[:-1]])]
+    key = key[np.diff(key, prepend=-1) > 0]
     row, unit = np.divmod(key, data.n_inputs)
     sample, step = np.divmod(row, n_steps)
-    offsets = np.zeros(len(data) + 1, np.int64)
-    np.cumsum(np.bincount(sample, minlength=len(data)), out=offsets[1:])
-    return step.astype(np.uint16), unit.astype(np.uint16), offsets
+    return step.astype(np.uint16), unit.astype(np.uint16), np.bincount(sample, minlength=len(data))
 
 
 def export(name: str, cache: Path, train: int, validation: int) -> Path:

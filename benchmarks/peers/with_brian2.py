@@ -31,9 +31,15 @@ class BrianPeer(Peer):
         steps, units, where = events.gather(samples)
         first, second = self.weights["first"], self.weights["second"]
         inputs = b2.SpikeGeneratorGroup(len(first), units, (where * length + steps) * step, sorted=True)
-        names = {"tau": TAU_MS * b2.ms}
         layers = [
-            b2.NeuronGroup(n, "dv/dt = -v / tau : 1", "v >= 1", "v -= 1", method="exact", namespace=names)
+            b2.NeuronGroup(
+                n,
+                "dv/dt = -v / tau : 1",
+                threshold="v >= 1",
+                reset="v -= 1",
+                method="exact",
+                namespace={"tau": TAU_MS * b2.ms},
+            )
             for n in (HIDDEN, CLASSES)
         ]
         for layer in layers:

@@ -22,7 +22,7 @@ _EDGE_SHARE = 1 / 20
 _CROSSING_S = 1.0
 #: The search ends when the rate is known to this factor.
 _PRECISION = 1.1
-_LOWEST, _HIGHEST = 1e3, 1e8
+_LOWEST = 1e3
 
 
 def moving_edge(shape: Shape, rate: float, packet_us: int, index: int, seed: int = 0) -> HostQueue:
@@ -170,6 +170,7 @@ def measure_live(
     *,
     packet_us: int = 1000,
     packets: int = 400,
+    highest: float = 1e8,
     report: Callable[[str], None] | None = None,
 ) -> LiveSpeed:
     """Search for the highest rate of events that layers keep up with, on one thread; state is kept.
@@ -186,6 +187,8 @@ def measure_live(
         Events are handed over in packets of this length.
     packets : int
         For each rate.
+    highest : float
+        Rate above which nothing is tried.
     report : callable, optional
         Told of every rate in a line.
     """
@@ -200,9 +203,9 @@ def measure_live(
     with CpuBackend(1) as backend:
         low, high = 0.0, _LOWEST
         _try(layers, backend, _LOWEST, packet_us, packets=8)  # kernels are compiled
-        while high < _HIGHEST and keeps_up(high):
+        while high <= highest and keeps_up(high):
             low, high = high, 4.0 * high
-        while low and high / low > _PRECISION:
+        while low and high <= highest and high / low > _PRECISION:
             middle = float(np.sqrt(low * high))
             low, high = (middle, high) if keeps_up(middle) else (low, middle)
     return LiveSpeed(name, packet_us * 1e-3, trials.get(low), [trials[rate] for rate in sorted(trials)])
