@@ -26,7 +26,7 @@ from evsnn.speed import (
     memory_bandwidth,
 )
 from evsnn.speed.live import latencies, moving_edge
-from evsnn.training import RunConfig
+from evsnn.training import DataSettings, RunConfig
 
 RNG = np.random.default_rng(7)
 SHAPE = (2, 9, 11)
@@ -147,8 +147,10 @@ def test_layers_are_measured_on_what_the_simulator_computes(arch):
         assert np.array_equal(layer.weight, weight)
 
 
-def test_training_is_measured_on_images_and_recordings():
-    config = RunConfig(arch="9x11x2-20-3", learning=LearningSettings(batch_size=3))
+def test_training_is_measured_and_learns_the_same_with_any_number_of_threads():
+    config = RunConfig(
+        arch="9x11x2-20-3", data=DataSettings(augment=False), learning=LearningSettings(batch_size=3)
+    )
     data = recordings()
     [one, two], network = measure_training(config, data, threads=(1, 2), repeats=2, warm_epochs=1, steps=2)
     assert (one.threads, two.threads) == (1, 2)

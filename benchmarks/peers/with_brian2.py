@@ -59,7 +59,7 @@ class BrianPeer(Peer):
 
     def infer(self, batch):
         """Run the program; class with the most output spikes."""
-        b2.device.run(b2.device.project_dir, False, [])
+        b2.device.run(with_output=False)
         self.about["simulation_seconds"] = b2.device._last_run_time
         times = np.round(np.asarray(self.monitor.t / b2.us)).astype(np.int64)
         counts = np.zeros((batch, CLASSES))

@@ -121,6 +121,7 @@ def _subjects(
     model: Path | None, data: Path | None, samples: int, counts: list[int], repeats: int
 ) -> list[tuple[Network, EventSet, Any, list[dict[str, Any]]]]:
     """Networks that have learned, a batch for each, how they learn, and how fast they did."""
+    from evsnn import open_events
     from evsnn.backends import CpuBackend
     from evsnn.checkpoint import load_model
     from evsnn.encoders import EncoderSettings
@@ -128,13 +129,15 @@ def _subjects(
     from evsnn.training.data import load_split
     from evsnn.training.presets import preset
 
-    path = "" if data is None else str(data)
+    if model is not None and data is not None:
+        with open_events(data) as file:
+            batch = file["test"].load(0, min(samples, len(file["test"])))
+        return [(load_model(model / "model.h5" if model.is_dir() else model), batch, None, [])]
     with CpuBackend(1) as backend:
-        if model is not None:
-            batch = load_split(path, "test", EncoderSettings(), 0, backend)
-            network = load_model(model / "model.h5" if model.is_dir() else model)
-            return [(network, batch.part(0, min(samples, len(batch))), None, [])]
-        digits = load_split(path, "train", EncoderSettings(), 0, backend)
+        digits = load_split("", "train", EncoderSettings(), 0, backend)
+    if model is not None:
+        batch = digits.part(0, min(samples, len(digits)))
+        return [(load_model(model / "model.h5" if model.is_dir() else model), batch, None, [])]
     subjects = []
     for arch in ARCHITECTURES:
         config = preset("default", arch)

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from evsnn.backends import CpuBackend
-from evsnn.datasets.sampling import FreshEvents, Source, StoredEvents
-from evsnn.encoders.settings import EncoderSettings
 from evsnn.events.core import EventSet
 from evsnn.learning.backprop import backpropagate
 from evsnn.learning.optimiser import Optimiser
 from evsnn.network.network import Network
 from evsnn.network.simulation import Simulator
 from evsnn.training.config import RunConfig
+from evsnn.training.data import RunData
+from evsnn.training.run import training_source
 from evsnn.training.trainer import Trainer
 
 PARTS = ("encode", "forward", "backward", "update")
@@ -77,7 +77,7 @@ class _Bench:
         self.backend = CpuBackend(threads)
         self.data = data
         self.network = Network.from_architecture(config.arch, seed=config.seed, settings=config.network)
-        self.source = _source(config, data, self.backend)
+        self.source = training_source(config, RunData("", data, None, None), self.backend)
         self.trainer = Trainer(
             self.network, self.source, self.learning, epochs=1, seed=config.seed, backend=self.backend
         )
@@ -116,14 +116,6 @@ class _Bench:
         self.speed.parts.append((seconds / (steps * size)).tolist())
 
 
-def _source(config: RunConfig, data: EventSet, backend: CpuBackend) -> Source:
-    """Fresh events of distorted images where there are images, as in training; else the stored events."""
-    if data.images is None:
-        return StoredEvents(data, backend)
-    augment = config.augment if config.data.augment else None
-    return FreshEvents(data, EncoderSettings(**data.encoder), augment, config.seed, backend)
-
-
 def measure_training(
     config: RunConfig,
     data: EventSet,
@@ -139,9 +131,8 @@ def measure_training(
     Parameters
     ----------
     config : RunConfig
-        Architecture, network, learning and distortion; the schedule is constant.
+        What is trained, and on what: fresh events, distorted or as they are; the schedule is constant.
     data : EventSet
-        Of images, drawn and distorted anew every epoch, or of recordings, learned as they are.
     threads : sequence of int
     repeats : int
         Epochs that are measured.
@@ -158,6 +149,11 @@ def measure_training(
         For each number of threads.
     network : Network
         What was learned.
+
+    Raises
+    ------
+    DataError, SettingsError
+        If the data do not fit the configuration.
     """
     benches = [_Bench(config, data, n) for n in threads]
     with ExitStack() as stack:
