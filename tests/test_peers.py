@@ -131,3 +131,15 @@ def test_a_peer_that_does_not_install_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(environments.PEERS, "broken", broken)
     with pytest.raises(environments.NotInstalledError, match=r"no-such-peer|No module named pip"):
         environments.make_environment("broken", tmp_path)
+
+
+def test_the_tables_hold_every_peer_and_its_failure():
+    rounds = [{"evsnn": measured(2000.0), "slow": measured(10.0), "broken": {"error": "no such thing"}}]
+    curve = [{"processor_seconds": s, "accuracy": a} for s, a in ((1.0, 0.5), (2.0, 0.92))]
+    learned = {"curve": curve, "processor_seconds_to": {"0.9": 2.0, "0.98": None}}
+    result = {"workloads": {"small": {"train": compare.summary(rounds), "accuracy": {"evsnn": learned}}}}
+    text = compare.tables(result)
+    assert "| slow | 10 (200.0), 10 MiB |" in text
+    assert "| broken | failed: no such thing |" in text
+    assert "| evsnn | 92.00% | 2.0 | 2.0 s |  |" in text
+    assert "infer" not in text

@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 from environments import PEERS, NotInstalledError, make_environment, python_of
 from export import WORKLOADS, export
+from tables import tables
 
 from evsnn.environment import describe_environment
 from evsnn.files import write_atomically
@@ -197,7 +198,7 @@ def main(
                 said = got.get("error") or f"{got['best']:.4f} {got['processor_seconds_to']}"
                 click.echo(f"{workload} accuracy {name}: {said}", err=True)
                 save()
-    click.echo(json.dumps(result))
+    click.echo(tables(result))
 
 
 if __name__ == "__main__":
