@@ -29,8 +29,6 @@ import numpy as np
 HIDDEN = 800
 CLASSES = 10
 BATCH = 100
-#: Steps before the clock starts; spyx compiles its training step in each of the first three.
-WARM_STEPS = 3
 #: Of every simulator: membrane time constant over a time step of one millisecond.
 TAU_MS = 20.0
 BETA = math.exp(-1.0 / TAU_MS)
@@ -114,6 +112,8 @@ class Peer:
 
     batch_size = BATCH
     one_batch = False
+    #: Steps before the clock starts.
+    warm_steps = 1
 
     def __init__(self) -> None:
         #: What else is to be known of a measurement.
@@ -174,7 +174,7 @@ def throughput(peer: Any, events: StoredEvents, seconds: float, learns: bool, li
     batches = shuffled_batches(len(events), 0, min(peer.batch_size, limit))
     chosen = next(batches)
     batch = peer.place(events, chosen)
-    for _ in range(WARM_STEPS):
+    for _ in range(peer.warm_steps):
         _step(peer, batch, events.labels[chosen], learns)
     while True:
         if not peer.one_batch:
