@@ -32,6 +32,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evsnn-
 SIMULATION = "mnist-100"
 #: Digits that are written where only throughput is measured.
 THROUGHPUT_SAMPLES = 4000
+#: Accuracies whose time is written down.
+LEVELS = (0.9, 0.95, 0.97, 0.98)
 MEASURES = (
     "samples_per_second",
     "samples_per_processor_second",
@@ -104,6 +106,91 @@ def chosen(text, known, what):
     return names
 
 
+class Comparison:
+    """Runs peers and keeps what they measured; the result is written after every measurement.
+
+    Parameters
+    ----------
+    settings : dict
+        The options of the command.
+    cache : Path
+        Environments and events.
+    out : Path or None
+        JSON file.
+    """
+
+    def __init__(self, settings, cache, out):
+        self.settings = settings
+        self.cache = cache
+        self.out = out
+        self.folders = {}
+        self.rounds = {}
+        self.result = {
+            "settings": settings,
+            "environment": describe_environment(1),
+            "peers": {},
+            "workloads": {},
+        }
+
+    def install(self, names):
+        """Make environments; return the peers that have one."""
+        ready = []
+        for name in names:
+            click.echo(f"{name}: making its environment", err=True)
+            try:
+                self.result["peers"][name] = make_environment(name, self.cache)
+                ready.append(name)
+            except NotInstalledError as error:
+                self.result["peers"][name] = {"error": str(error)}
+                click.echo(f"{name} does not install: {error}", err=True)
+        return ready
+
+    def export(self, workload, train, validation):
+        """Write the events of a workload."""
+        folder = self.folders[workload] = export(workload, self.cache, train, validation)
+        self.result["workloads"][workload] = json.loads((folder / "about.json").read_text())
+
+    def measure(self, workload, task, names, turn):
+        """One round of training or simulation, each time beginning with another peer."""
+        rounds = self.rounds.setdefault((workload, task), [])
+        rounds.append({})
+        shift = turn % max(len(names), 1)
+        for name in names[shift:] + names[:shift]:
+            got = self._call(
+                name,
+                workload,
+                task,
+                ("--seconds", str(self.settings["seconds"]), "--limit", str(PEERS[name].samples)),
+            )
+            rounds[-1][name] = got
+            self.result["workloads"][workload][task] = summary(rounds)
+            said = got.get("error") or f"{got['samples_per_processor_second']:.0f} samples a second"
+            self._note(f"{workload} {task}, round {turn + 1}, {name}: {said}")
+
+    def learn(self, workload, name):
+        """Accuracy against seconds."""
+        options = ["--seconds", str(self.settings["accuracy_seconds"])]
+        if WORKLOADS[workload].rate:
+            options += ["--goal", str(self.settings["goal"])]
+        got = self._call(name, workload, "accuracy", options)
+        said = got.get("error")
+        if said is None:
+            reached = {str(level): seconds_to(got["curve"], level) for level in LEVELS}
+            got["processor_seconds_to"] = reached
+            said = f"{got['curve'][-1]['accuracy']:.2%}, seconds to {reached}"
+        self.result["workloads"][workload].setdefault("accuracy", {})[name] = got
+        self._note(f"{workload} accuracy, {name}: {said}")
+
+    def _call(self, name, workload, task, options):
+        return call(name, self.cache, self.folders[workload], task, self.settings["timeout"], *options)
+
+    def _note(self, line):
+        click.echo(line, err=True)
+        self.result["load_average"] = os.getloadavg()
+        if self.out is not None:
+            write_atomically(self.out, (json.dumps(self.result, indent=2) + "\n").encode())
+
+
 @click.command(help=__doc__)
 @click.option("--peers", default=",".join(PEERS), show_default=True)
 @click.option("--workloads", default=",".join(WORKLOADS), show_default=True)
@@ -116,89 +203,32 @@ def chosen(text, known, what):
 @click.option("--train-samples", default=50_000, show_default=True, help="Digits to learn from.")
 @click.option("--validation-samples", default=5_000, show_default=True, help="Digits to measure accuracy on.")
 @click.option("--timeout", default=3600.0, show_default=True, help="Seconds of a measurement at most.")
-@click.option("--cache", type=click.Path(path_type=Path), default=CACHE, show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=CACHE, show_default="the user's cache")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Written again after every measurement.")
 def main(
-    peers,
-    workloads,
-    tasks,
-    repeats,
-    seconds,
-    accuracy_seconds,
-    accuracy_workloads,
-    goal,
-    train_samples,
-    validation_samples,
-    timeout,
-    cache,
-    out,
+    peers, workloads, tasks, accuracy_workloads, train_samples, validation_samples, cache, out, **settings
 ):
     """Measure and print."""
     tasks = chosen(tasks, ("train", "infer", "accuracy"), "tasks")
-    accuracy_workloads = chosen(accuracy_workloads, tuple(WORKLOADS), "workloads")
-    cache = cache.resolve()
-    result = {
-        "settings": {"repeats": repeats, "seconds": seconds, "accuracy_seconds": accuracy_seconds},
-        "environment": describe_environment(1),
-        "peers": {},
-        "workloads": {},
-    }
-    ready = []
-    for name in chosen(peers, tuple(PEERS), "peers"):
-        click.echo(f"{name}: making its environment", err=True)
-        try:
-            result["peers"][name] = make_environment(name, cache)
-            ready.append(name)
-        except NotInstalledError as error:
-            result["peers"][name] = {"error": str(error)}
-            click.echo(f"{name} does not install: {error}", err=True)
-
-    def save():
-        result["load_average"] = os.getloadavg()
-        if out is not None:
-            write_atomically(out, (json.dumps(result, indent=2) + "\n").encode())
-
-    for workload in chosen(workloads, tuple(WORKLOADS), "workloads"):
-        learned = "accuracy" in tasks and workload in accuracy_workloads
-        n = train_samples if learned else min(train_samples, THROUGHPUT_SAMPLES)
-        events = export(workload, cache, n, validation_samples)
-        about = result["workloads"][workload] = json.loads((events / "about.json").read_text())
-        for task in ("train", "infer"):
-            if task not in tasks:
-                continue
-            taking_part = [
-                name for name in ready if PEERS[name].learns or (task == "infer" and workload == SIMULATION)
-            ]
-            rounds = []
-            for turn in range(repeats):
-                rounds.append({})
-                shift = turn % max(len(taking_part), 1)
-                for name in taking_part[shift:] + taking_part[:shift]:
-                    limit = ("--seconds", str(seconds), "--limit", str(PEERS[name].samples))
-                    got = rounds[-1][name] = call(name, cache, events, task, timeout, *limit)
-                    said = got.get("error") or f"{got['samples_per_processor_second']:.0f} samples a second"
-                    click.echo(f"{workload} {task} {turn + 1}/{repeats} {name}: {said}", err=True)
-                    about[task] = summary(rounds)
-                    save()
-        if learned:
-            about["accuracy"] = {}
-            for name in ready:
-                if not PEERS[name].learns:
-                    continue
-                limit = ["--seconds", str(accuracy_seconds)]
-                if WORKLOADS[workload].rate:
-                    limit += ["--goal", str(goal)]
-                got = call(name, cache, events, "accuracy", timeout, *limit)
-                if "curve" in got:
-                    got["best"] = max(point["accuracy"] for point in got["curve"])
-                    got["processor_seconds_to"] = {
-                        str(level): seconds_to(got["curve"], level) for level in (0.9, 0.95, 0.97, 0.98)
-                    }
-                about["accuracy"][name] = got
-                said = got.get("error") or f"{got['best']:.4f} {got['processor_seconds_to']}"
-                click.echo(f"{workload} accuracy {name}: {said}", err=True)
-                save()
-    click.echo(tables(result))
+    workloads = chosen(workloads, tuple(WORKLOADS), "workloads")
+    learned = chosen(accuracy_workloads, tuple(WORKLOADS), "workloads") if "accuracy" in tasks else []
+    comparison = Comparison(settings, cache.resolve(), out)
+    ready = comparison.install(chosen(peers, tuple(PEERS), "peers"))
+    for workload in workloads:
+        train = train_samples if workload in learned else min(train_samples, THROUGHPUT_SAMPLES)
+        comparison.export(workload, train, validation_samples)
+    learning = [name for name in ready if PEERS[name].learns]
+    for turn in range(settings["repeats"]):
+        for workload in workloads:
+            if "train" in tasks:
+                comparison.measure(workload, "train", learning, turn)
+            if "infer" in tasks:
+                comparison.measure(workload, "infer", ready if workload == SIMULATION else learning, turn)
+    for workload in workloads:
+        if workload in learned:
+            for name in learning:
+                comparison.learn(workload, name)
+    click.echo(tables(comparison.result))
 
 
 if __name__ == "__main__":
