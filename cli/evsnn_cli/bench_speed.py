@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,6 +89,7 @@ def bench_speed(
         "networks": [],
         "live": [],
         "environment": describe_environment(most),
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
     }
     for n in counts:
         with CpuBackend(n) as backend:
