@@ -89,7 +89,7 @@ def test_accuracy_is_measured_while_the_clock_stands_still(stored):
         def place(self, events, samples):
             return samples
 
-        def train(self, batch, labels):
+        def train(self, batch, labels, rate):
             self.trained += len(batch)
 
         def infer(self, batch):

@@ -4,7 +4,7 @@ Runs in the environments of the peers, so it needs NumPy alone. A peer is a clas
 
     ``Peer(task)``                      builds the network
     ``place(events, samples)``          puts a batch in the form that it reads; not timed
-    ``train(batch, labels)``            one step of training (where it learns)
+    ``train(batch, labels, rate)``      one step of training, at this share of its learning rate
     ``infer(batch)``                    predicted classes
 
 and its file ends with ``main(Peer)``. A peer that is compiled for its input says ``one_batch = True`` and is
@@ -200,7 +200,7 @@ def throughput(peer: Any, events: StoredEvents, seconds: float, learns: bool, li
 
 def _step(peer: Any, batch: Any, labels: np.ndarray, learns: bool) -> None:
     if learns:
-        peer.train(batch, labels)
+        peer.train(batch, labels, 1.0)
     else:
         peer.infer(batch)
 
@@ -219,7 +219,7 @@ def accuracy_over_time(
 ) -> list[dict[str, float]]:
     """Train for some seconds of processor time; the clock stands still while accuracy is measured.
 
-    Ends early when an accuracy of ``goal`` is reached.
+    The learning rate falls in a straight line to 0. Ends early when an accuracy of ``goal`` is reached.
     """
     clock = Clock()
     curve = []
@@ -227,8 +227,9 @@ def accuracy_over_time(
     done = 0
     for samples in shuffled_batches(len(events), seed):
         batch = peer.place(events, samples)
+        rate = max(1.0 - clock.processor / seconds, 0.0) if seconds else 1.0
         with clock:
-            peer.train(batch, events.labels[samples])
+            peer.train(batch, events.labels[samples], rate)
         done += len(samples)
         over = clock.processor >= seconds
         if over or clock.processor >= mark:

@@ -103,7 +103,7 @@ def export(name: str, cache: Path, train: int, validation: int) -> Path:
     events = StoredEvents.read(folder, "train")
     peer = EvsnnPeer(events.n_inputs, events.n_steps, seed=0)
     for samples in islice(shuffled_batches(len(events), 0), STEPS):
-        peer.train(peer.place(events, samples), events.labels[samples])
+        peer.train(peer.place(events, samples), events.labels[samples], 1.0)
     first, second = peer.scaled()
     np.savez(folder / "weights.npz", first=first, second=second)
     return folder

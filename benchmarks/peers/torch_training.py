@@ -27,8 +27,10 @@ class TorchPeer(Peer):
         """Frames, shape (n_steps, n_samples, n_inputs)."""
         return torch.from_numpy(events.frames(samples))
 
-    def train(self, batch: Any, labels: np.ndarray) -> None:
+    def train(self, batch: Any, labels: np.ndarray, rate: float) -> None:
         """One step of Adam."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * LEARNING_RATE
         self.optimiser.zero_grad()
         self.loss(self.net(batch), torch.from_numpy(labels)).backward()
         self.optimiser.step()

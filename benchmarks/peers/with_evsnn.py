@@ -46,7 +46,7 @@ class EvsnnPeer(Peer):
         times = (steps * STEP_US).astype(np.uint32)
         return HostQueue(times, units.astype(np.uint32), np.cumsum(count) - count, count)
 
-    def train(self, batch, labels):
+    def train(self, batch, labels, rate):
         """One step of Adam."""
         while True:
             forward = self.simulator.forward(batch, self.duration_us)
@@ -58,7 +58,7 @@ class EvsnnPeer(Peer):
                 break
             except QueueTooSmallError:
                 continue
-        self.optimiser.step(gradients, forward.activities)
+        self.optimiser.step(gradients, forward.activities, rate)
 
     def infer(self, batch):
         """Class with the most output spikes."""

@@ -43,8 +43,8 @@ class SpyxPeer(Peer):
         """Frames, shape (n_steps, n_samples, n_inputs)."""
         return jnp.asarray(events.frames(samples))
 
-    def train(self, batch, labels):
-        """One step of Adam."""
+    def train(self, batch, labels, rate):
+        """One step of Adam; its learning rate stays, for the step is compiled."""
         jax.block_until_ready(self.step(self.model, self.optimiser, batch, jnp.asarray(labels)))
 
     def infer(self, batch):
