@@ -250,3 +250,18 @@ def test_the_baseline_of_the_same_shape(small_run, small_events):
     if point is not None:
         assert point["accuracy"] >= baseline["accuracy"]
         assert point["ratio"] == pytest.approx(baseline["macs"] / point["synaptic_operations"])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ([], "Say what to measure, --ops or --speed."),
+        (["--ops", "--speed"], "Say what to measure, --ops or --speed."),
+        (["--ops", "--repeats", "3"], "--repeats belongs to --speed."),
+        (["--speed", "--margin", "3"], "--margin belongs to --ops."),
+    ],
+)
+def test_what_to_measure_is_said_once(options, line):
+    done = evsnn("bench", *options)
+    assert done.code == 2
+    assert line in done.err

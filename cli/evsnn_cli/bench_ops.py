@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from evsnn.training.config import RunConfig
     from evsnn.training.conventional import ConventionalNetwork, ConventionalResult
     from evsnn.training.over_time import AnswerCurve
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: Columns of the printed table: count, head.
 _COLUMNS = (
@@ -57,6 +60,97 @@ class _Subject:
             raise DataError(f"{self.name}: there are no {split} samples; splits with samples: {there}")
         self.network.check_fits(self.parts[split], self.name)
         return self.parts[split]
+
+
+_OPTIONS = (
+    click.option(
+        "--split",
+        type=click.Choice(["train", "validation", "test"]),
+        default="test",
+        show_default=True,
+        help="Part of DATA to count on.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=None,
+        show_default="all",
+        help="Use only its first N samples.",
+    ),
+    click.option(
+        "--grid-ms",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Step of the time grid for NeuroBench's metrics, in milliseconds.",
+    ),
+    click.option(
+        "--margin",
+        default="auto",
+        show_default=True,
+        help="Lead in spikes at which the answer is given; auto chooses it on validation samples.",
+    ),
+    click.option(
+        "--margin-loss",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        help="Share of validation samples that an automatic margin may lose.",
+    ),
+    click.option(
+        "--energy",
+        default=None,
+        show_default="no energy",
+        help="Table of pJ an operation: horowitz-45nm, or a TOML file.",
+    ),
+    click.option(
+        "--baseline",
+        type=click.Choice(["cnn"]),
+        default=None,
+        show_default="none",
+        help="Compare with a conventional network on frames of event counts (needs torch).",
+    ),
+    click.option(
+        "--baseline-arch", default=None, show_default="that of MODEL", help="Architecture of the baseline."
+    ),
+    click.option(
+        "--baseline-epochs",
+        type=click.IntRange(1),
+        default=None,
+        show_default="10 on images, 40 on recordings",
+        help="Passes over the training samples for the baseline.",
+    ),
+    click.option(
+        "--baseline-model",
+        type=click.Path(path_type=Path),
+        default=None,
+        show_default="trained anew, not kept",
+        help="Load the baseline from this file; if it is not there, train it and write it.",
+    ),
+    click.option(
+        "--csv",
+        "csv_path",
+        type=click.Path(path_type=Path),
+        default=None,
+        show_default="not written",
+        help="File for the table of counts.",
+    ),
+    click.option(
+        "--png",
+        "png_path",
+        type=click.Path(path_type=Path),
+        default=None,
+        show_default="not drawn",
+        help="File for the picture of accuracy against operations.",
+    ),
+)
+
+
+def ops_options(command: F) -> F:
+    """Give a command the options of :func:`run_ops`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def run_ops(
