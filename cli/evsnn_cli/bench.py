@@ -46,8 +46,8 @@ def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
 
     --speed prints events, synaptic operations and samples a second of every layer, forward, backward and
     update, beside what this machine can do at all, and the highest rate of a live sensor that it keeps up
-    with. Without MODEL, it trains a dense and a convolutional network on that subset, and measures them and their
-    training.
+    with. Without MODEL, it trains a dense and a convolutional network on that subset, and measures them and
+    their training.
     """
     chosen = [name for name in _MEASURES if options.pop(name[2:])]
     if len(chosen) != 1:
