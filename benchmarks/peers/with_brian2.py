@@ -20,11 +20,12 @@ class BrianPeer(Peer):
 
     def __init__(self, folder):
         super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="brian2-")
         self.weights = np.load(folder / "weights.npz")
 
     def place(self, events, samples):
         """Generate and compile the program."""
-        b2.set_device("cpp_standalone", build_on_run=False, directory=tempfile.mkdtemp(prefix="brian2-"))
+        b2.set_device("cpp_standalone", build_on_run=False)
         step = STEP_US * b2.us
         b2.defaultclock.dt = step
         length = events.n_steps + PAUSE
@@ -53,7 +54,7 @@ class BrianPeer(Peer):
         self.monitor = b2.SpikeMonitor(layers[1])
         network.add(self.monitor)
         network.run(len(samples) * length * step)
-        b2.device.build(compile=True, run=False)
+        b2.device.build(directory=self.folder.name, compile=True, run=False)
         self.length = length * STEP_US
         return len(samples)
 
