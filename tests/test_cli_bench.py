@@ -189,7 +189,7 @@ def test_a_file_with_test_samples_only(small_run, small_events, tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ([], 2, "say what to measure: --ops"),
+        ([], 2, "Say what to measure"),
         (["--ops", "--margin", "0"], 2, "'0' is neither auto nor a number above 0"),
         (["--ops", "--margin", "safe"], 2, "'safe' is neither auto nor a number above 0"),
         (["--ops", "--margin", "nan"], 2, "'nan' is neither auto"),
