@@ -148,7 +148,7 @@ class Comparison:
     def export(self, workload, train, validation):
         """Write the events of a workload."""
         folder = self.folders[workload] = export(workload, self.cache, train, validation)
-        self.result["workloads"][workload] = json.loads((folder / "about.json").read_text())
+        self.result["workloads"][workload] = {"events": json.loads((folder / "about.json").read_text())}
 
     def measure(self, workload, task, names, turn):
         """One round of training or simulation, each time beginning with another peer."""
