@@ -186,6 +186,12 @@ def measure(launch, calls, folder, by_default) -> tuple[list, list, list]:
 @click.command()
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the table there, too.")
 @click.option(
+    "--by-default/--no-by-default",
+    default=False,
+    show_default=True,
+    help="Also compile as numba.cuda does by itself, and count the fused operations that this would have.",
+)
+@click.option(
     "--code", type=click.Path(path_type=Path), help="Folder for PTX, cubin and SASS of every kernel."
 )
 def main(target, by_default, code) -> None:
