@@ -38,8 +38,8 @@ TARGETS = ((8, 0), (9, 0))
 #: Shared memory of a multiprocessor in bytes (CUDA C Programming Guide, compute capabilities).
 SHARED = {(8, 0): 164 * 1024, (9, 0): 228 * 1024}
 
-#: Kernels that prepare files, on the host.
-HOST_ONLY = ("recording.check", "recording.select")
+#: Kernels that prepare files, on the host, and those that measure what a processor can do at all.
+HOST_ONLY = ("recording", "stream")
 
 #: Commands that between them call every kernel.
 RUNS = (
@@ -138,7 +138,7 @@ def measure(launch, calls, folder, by_default) -> tuple[list, list, list]:
     rows, missing, loops = [], [], []
     reads_code = machine_code.find_nvdisasm() is not None
     for name, function, twin in twins():
-        if name in HOST_ONLY:
+        if name.partition(".")[0] in HOST_ONLY:
             continue
         if twin is None or not signatures(function):
             missing.append(f"{name}: {'no twin' if twin is None else 'not called'}")

@@ -134,7 +134,7 @@ def evsnn(*arguments: object) -> Outcome:
     return Outcome(exit_.value.code, out.getvalue(), err.getvalue())
 
 
-def evsnn_process(*arguments: object, before: str = "", **options) -> Outcome:
+def evsnn_process(*arguments: object, before: str = "", timeout: float = 300, **options) -> Outcome:
     """Run the command line as a process of its own, after the Python statements ``before``."""
     command = [sys.executable, "-m", "evsnn"]
     if before:
@@ -143,7 +143,7 @@ def evsnn_process(*arguments: object, before: str = "", **options) -> Outcome:
         [*command, *(str(argument) for argument in arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
         **options,
     )

@@ -92,7 +92,7 @@ def test_the_defaults_that_train_states_are_those_of_the_preset():
         "limit": config.data.limit or "all",
     }
     others = {"data", "preset", "arch", "settings", "backend", "device", "threads", "out", "resume"}
-    others |= {"config", "validation", "force", "as_json"}
+    others |= {"config", "validation", "force", "as_json", "checkpoint_minutes"}
     train = cli.commands["train"]
     assert {option.name for option in train.params} == expected.keys() | others
     with click.Context(train) as context:
