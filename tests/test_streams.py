@@ -578,11 +578,19 @@ def receiver(model):
     """`evsnn stream --listen` as a process of its own; its address."""
     started = []
 
+    # A shell starts what it puts in the background with SIGINT ignored, and so would the test be.
+    program = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from evsnn_cli.main import main\n"
+        "main()\n"
+    )
+
     def start(protocol, *options):
         command = [
             sys.executable,
-            "-m",
-            "evsnn",
+            "-c",
+            program,
             "stream",
             str(model),
             "--listen",
