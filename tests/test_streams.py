@@ -432,6 +432,18 @@ def test_a_malformed_datagram(data, message):
     assert str(error.value).startswith(f"{address}: {message}")
 
 
+def test_datagrams_are_read_together_but_not_without_end():
+    source, address = listening("udp")
+    with source, Address.parse(address).connect() as sender:
+        for number in range(150):
+            sender.send(header_bytes(sequence=number) + pixel(number, 0, 0, 0))
+        sender.send(header_bytes(sequence=150))
+        assert source.shape == (1, 5, 5)
+        sizes = [len(arrival.packet.times) for arrival in source.arrivals()]
+    assert sum(sizes) == 150
+    assert max(sizes) == 64
+
+
 def test_a_sender_that_is_gone(network):
     source, address = listening("tcp")
     with source:

@@ -284,8 +284,8 @@ class UdpSource(Source):
                 return
             read_at = time.perf_counter()
             # Under load many datagrams wait, and are simulated together.
-            while not self._ended and len(self._buffer) - self._filled >= _DATAGRAM:
-                if not self._take(socket.MSG_DONTWAIT):
+            for _ in range(_DATAGRAMS - 1):
+                if self._ended or not self._take(socket.MSG_DONTWAIT):
                     break
             assert self._header is not None
             yield Arrival(
