@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 from evsnn_kernels import layout
-from evsnn_kernels.cpu.vector import load, lowest_bit, store
+from evsnn_kernels.cpu.vector import highest, load, load_64, lowest_bit, may_reach, store
 from evsnn_kernels.layout import LANES
 from evsnn_kernels.spec.neuron import clamped, decayed, inhibition, reaches, received
 
@@ -22,6 +22,38 @@ def step_of_lanes(potential, at, weight, row, factor, floor, change):
 @numba.njit
 def lowest(mask):
     return lowest_bit(mask)
+
+
+@numba.njit
+def any_of_64(values, bound):
+    return may_reach(load_64(values, 0), bound)
+
+
+@numba.njit
+def any_of_two(values, bound):
+    return may_reach(highest(load(values, 0), load(values, LANES)), bound)
+
+
+@pytest.mark.parametrize("test", [any_of_64, any_of_two])
+@pytest.mark.parametrize(
+    "rest", [0.0, -0.0, -1.0, -3e38, -np.inf, 0.5, np.nextafter(np.float32(1), np.float32(0))]
+)
+def test_may_reach_finds_a_single_value_at_the_threshold(test, rest):
+    n = 64 if test is any_of_64 else 2 * LANES
+    threshold = np.float32(1.0)
+    assert not test(np.full(n, rest, np.float32), threshold)
+    for lane in range(n):
+        for value in (1.0, np.nextafter(np.float32(1), np.float32(2)), 3e38, np.inf):
+            values = np.full(n, rest, np.float32)
+            values[lane] = value
+            assert test(values, threshold)
+
+
+def test_may_reach_does_not_lose_a_spike_beside_nan():
+    for nan in (np.nan, -np.nan):
+        values = np.full(2 * LANES, nan, np.float32)
+        values[3] = 1.5
+        assert any_of_two(values, np.float32(1.0))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -9,14 +9,16 @@ entry and channel.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
-from evsnn_kernels.cpu.vector import load, lowest_bit, store
+from evsnn_kernels.cpu.vector import load, lowest_bit, may_reach, store
 from evsnn_kernels.jit import cpu_kernel, cpu_part
 from evsnn_kernels.layout import F32, I32, I64, LANES, U8, U32, Scalar
-from evsnn_kernels.spec.convolution import first_place, last_place, offset, origin, target
+from evsnn_kernels.spec.convolution import offset, origin, reached, target
 from evsnn_kernels.spec.neuron import (
+    THRESHOLD,
     clamped,
     decay_factor,
     decayed,
@@ -27,50 +29,38 @@ from evsnn_kernels.spec.neuron import (
     reset,
 )
 
+#: The lower clamp while a time group has not ended (S4).
+NO_CLAMP: Final = np.float32(-np.inf)
+
 
 @cpu_part
 def _receive_and_clamp(
-    potential: F32, base: Scalar, weight: F32, row: Scalar, width: Scalar, factor: Scalar, floor: Scalar
+    potential: F32, at: Scalar, weight: F32, row: Scalar, factor: Scalar, floor: Scalar
 ) -> Scalar:
-    """Take the only event of a time group at one place; return whether any map reaches its threshold."""
-    any_mask = np.uint64(0)
-    for m in range(0, width, LANES):
-        v = clamped(received(decayed(load(potential, base + m), factor), load(weight, row + m)), floor)
-        store(potential, base + m, v)
-        any_mask |= reaches(v)
-    return any_mask != np.uint64(0)
+    """Take the last event of a time group, ``LANES`` maps of a place; return whether any may fire."""
+    v = clamped(received(decayed(load(potential, at), factor), load(weight, row)), floor)
+    store(potential, at, v)
+    return may_reach(v, THRESHOLD)
 
 
 @cpu_part
 def _receive_refractory(
     potential: F32,
     last_spike: I64,
-    base: Scalar,
-    weight: F32,
-    row: Scalar,
-    maps: Scalar,
+    at: Scalar,
+    weight: Scalar,
     factor: Scalar,
+    floor: Scalar,
     time: Scalar,
     refractory: Scalar,
-) -> None:
-    """Take one event at one place whose maps may still be refractory."""
-    for m in range(maps):
-        w = weight[row + m]
-        since = time - last_spike[base + m]
-        if since < refractory:
-            w = refractory_weight(since, refractory) * w
-        potential[base + m] = received(decayed(potential[base + m], factor), w)
-
-
-@cpu_part
-def _clamp(potential: F32, base: Scalar, width: Scalar, floor: Scalar) -> Scalar:
-    """Clamp a place after a whole time group; return whether any map reaches its threshold."""
-    any_mask = np.uint64(0)
-    for m in range(0, width, LANES):
-        v = clamped(load(potential, base + m), floor)
-        store(potential, base + m, v)
-        any_mask |= reaches(v)
-    return any_mask != np.uint64(0)
+) -> Scalar:
+    """Take an event, one map that may still be refractory, clamp; return whether it reaches its threshold."""
+    since = time - last_spike[at]
+    if since < refractory:
+        weight = refractory_weight(since, refractory) * weight
+    v = clamped(received(decayed(potential[at], factor), weight), floor)
+    potential[at] = v
+    return reaches(v)
 
 
 @cpu_part
@@ -169,12 +159,12 @@ def forward(
     rows = weight.reshape(-1)
     fired = np.empty(places * maps, np.uint32)
     kept = np.empty(places * maps, np.float32)
-    touched = np.empty(places, np.int64)
     firing = np.empty(places, np.int64)
-    group = np.empty(places, np.int64)
+    pending = np.zeros(places, np.int32)  # events of a time group that a place has yet to take
     for s in range(first, last):
         v = potential[s]
-        group[:] = -1
+        updated = last_update[s]
+        spiked = last_spike[s]
         slot = out_slot[s]
         capacity = out_slot[s + 1] - slot
         produced = 0
@@ -187,51 +177,75 @@ def forward(
             while end < stop and times[end] == stamp:
                 end += 1
             time = np.int64(stamp)
-            # A lone event meets every place once: then one pass does all.
-            lone = end == begin + 1 and refractory == 0
-            n_touched = 0
             n_firing = 0
-            for e in range(begin, end):
-                unit = np.int64(units[e])
-                x = unit % width
-                y = unit // width % height
-                channel = unit // (width * height)
-                y_first = first_place(y, kernel, padding, stride)
-                y_last = last_place(y, padding, stride, out_height)
-                x_first = first_place(x, kernel, padding, stride)
-                x_last = last_place(x, padding, stride, out_width)
+            if end == begin + 1 and refractory == 0:
+                # A lone event meets every place once.
+                channel, y, x, y_first, y_last, x_first, x_last = reached(
+                    np.int64(units[begin]), height, width, kernel, stride, padding, out_height, out_width
+                )
+                operations += max(y_last - y_first + 1, 0) * max(x_last - x_first + 1, 0)
                 for oy in range(y_first, y_last + 1):
                     kernel_row = offset(y, oy, padding, stride) * kernel
                     for ox in range(x_first, x_last + 1):
                         place = oy * out_width + ox
                         base = place * padded
-                        entry = kernel_row + offset(x, ox, padding, stride)
-                        row = (entry * channels + channel) * padded
-                        operations += maps
-                        factor = np.float32(1.0)
-                        if group[place] != begin:
-                            group[place] = begin
-                            touched[n_touched] = place
-                            n_touched += 1
-                            factor = decay_factor(time - last_update[s, place], decay_high, decay_low)
-                            last_update[s, place] = time
-                        if lone:
-                            if _receive_and_clamp(v, base, rows, row, padded, factor, floor):
+                        row = ((kernel_row + offset(x, ox, padding, stride)) * channels + channel) * padded
+                        factor = decay_factor(time - updated[place], decay_high, decay_low)
+                        updated[place] = time
+                        reaching = False
+                        for m in range(0, padded, LANES):
+                            reaching |= _receive_and_clamp(v, base + m, rows, row + m, factor, floor)
+                        if reaching:
+                            firing[n_firing] = place
+                            n_firing += 1
+            else:
+                for e in range(begin, end):
+                    _, _, _, y_first, y_last, x_first, x_last = reached(
+                        np.int64(units[e]), height, width, kernel, stride, padding, out_height, out_width
+                    )
+                    for oy in range(y_first, y_last + 1):
+                        for ox in range(x_first, x_last + 1):
+                            pending[oy * out_width + ox] += np.int32(1)
+                for e in range(begin, end):
+                    channel, y, x, y_first, y_last, x_first, x_last = reached(
+                        np.int64(units[e]), height, width, kernel, stride, padding, out_height, out_width
+                    )
+                    operations += max(y_last - y_first + 1, 0) * max(x_last - x_first + 1, 0)
+                    for oy in range(y_first, y_last + 1):
+                        kernel_row = offset(y, oy, padding, stride) * kernel
+                        for ox in range(x_first, x_last + 1):
+                            place = oy * out_width + ox
+                            base = place * padded
+                            entry = kernel_row + offset(x, ox, padding, stride)
+                            row = (entry * channels + channel) * padded
+                            # Further events of a time find no time passed, which is a factor of 1.
+                            factor = decay_factor(time - updated[place], decay_high, decay_low)
+                            updated[place] = time
+                            pending[place] -= np.int32(1)
+                            closing = pending[place] == 0
+                            reaching = False
+                            if refractory > 0:
+                                for m in range(maps):
+                                    reaching |= _receive_refractory(
+                                        v,
+                                        spiked,
+                                        base + m,
+                                        rows[row + m],
+                                        factor,
+                                        floor if closing else NO_CLAMP,
+                                        time,
+                                        refractory,
+                                    )
+                            elif closing:
+                                for m in range(0, padded, LANES):
+                                    reaching |= _receive_and_clamp(v, base + m, rows, row + m, factor, floor)
+                            else:
+                                for m in range(0, padded, LANES):
+                                    membrane = decayed(load(v, base + m), factor)
+                                    store(v, base + m, received(membrane, load(rows, row + m)))
+                            if closing and reaching:
                                 firing[n_firing] = place
                                 n_firing += 1
-                        elif refractory == 0:
-                            for m in range(0, padded, LANES):
-                                membrane = decayed(load(v, base + m), factor)
-                                store(v, base + m, received(membrane, load(rows, row + m)))
-                        else:
-                            _receive_refractory(
-                                v, last_spike[s], base, rows, row, maps, factor, time, refractory
-                            )
-            if not lone:
-                for j in range(n_touched):
-                    if _clamp(v, touched[j] * padded, padded, floor):
-                        firing[n_firing] = touched[j]
-                        n_firing += 1
             total = 0
             for j in range(n_firing):
                 place = firing[j]
@@ -242,7 +256,7 @@ def forward(
                 for i in range(before, total):
                     winner = np.int64(fired[i])
                     if refractory > 0:
-                        last_spike[s, place * padded + winner] = time
+                        spiked[place * padded + winner] = time
                     fired[i] = np.uint32(winner * places + place)
             for j in range(1, total):
                 unit32 = fired[j]
@@ -258,7 +272,7 @@ def forward(
                 produced += 1
             begin = end
         out_count[s] = produced
-        out_operations[s] = operations
+        out_operations[s] = operations * maps
 
 
 @cpu_kernel

@@ -38,17 +38,19 @@ def forward(
     out_operations : int64 (n_samples,)
         0: a relay costs no synaptic operation.
     """
-    out_height = height // size
-    out_width = width // size
+    out_height = np.uint32(height // size)
+    out_width = np.uint32(width // size)
+    rows, columns, window = np.uint32(height), np.uint32(width), np.uint32(size)
     for s in range(first, last):
         slot = out_slot[s]
         capacity = out_slot[s + 1] - slot
         produced = 0
         for e in range(start[s], start[s] + count[s]):
-            unit = np.int64(units[e])
-            x = unit % width // size
-            y = unit // width % height // size
-            channel = unit // (width * height)
+            # Divisions are what this kernel spends its time on; they are fastest without a sign.
+            row = units[e] // columns
+            channel = row // rows
+            x = (units[e] - row * columns) // window
+            y = (row - channel * rows) // window
             if x >= out_width or y >= out_height:
                 continue
             if produced < capacity:
@@ -92,14 +94,15 @@ def propagate(
     out_width = width // size
     channels = activity.shape[1] // (height * width)
     for s in range(first, last):
-        for k in range(activity.shape[1]):
-            out_error[s, k] = np.float32(0.0)
         for channel in range(channels):
-            for oy in range(out_height):
-                for ox in range(out_width):
+            for y in range(height):
+                values = out_error[s, (channel * height + y) * width : (channel * height + y + 1) * width]
+                sums = activity[s, (channel * height + y) * width : (channel * height + y + 1) * width]
+                oy = y // size
+                reached = out_width * size if oy < out_height else 0
+                for ox in range(reached // size):
                     value = gain * error[s, (channel * out_height + oy) * out_width + ox]
-                    for y in range(oy * size, (oy + 1) * size):
-                        for x in range(ox * size, (ox + 1) * size):
-                            k = (channel * height + y) * width + x
-                            if activity[s, k] > np.float32(0.0):
-                                out_error[s, k] = value
+                    for x in range(ox * size, (ox + 1) * size):
+                        values[x] = value if sums[x] > np.float32(0.0) else np.float32(0.0)
+                for x in range(reached, width):
+                    values[x] = np.float32(0.0)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from evsnn_kernels.cpu.vector import (
+    highest,
     load,
     load_16,
     load_32,
     load_64,
     lowest_bit,
+    may_reach,
     store,
     store_16,
     store_32,
@@ -27,7 +29,7 @@ from evsnn_kernels.cpu.vector import (
 )
 from evsnn_kernels.jit import cpu_part, has_cpu_feature
 from evsnn_kernels.layout import F32, I64, U32, U64, Scalar
-from evsnn_kernels.spec.neuron import clamped, decay_factor, decayed, reaches, received, reset
+from evsnn_kernels.spec.neuron import THRESHOLD, clamped, decay_factor, decayed, reaches, received, reset
 
 
 def _passes(load: Callable[..., Any], store: Callable[..., Any], step: int) -> Callable[..., None]:
@@ -66,12 +68,12 @@ def _passes(load: Callable[..., Any], store: Callable[..., Any], step: int) -> C
                     v = received(decayed(v, factor[e]), load(rows, (code[e] >> 1) + base))
                     if code[e] & 1:
                         v = clamped(v, floor)
-                        mask = reaches(v)
-                        if mask != np.uint64(0):
+                        if may_reach(v, THRESHOLD):
+                            mask = reaches(v)
                             v = where(mask, reset(v), v)
                             hit_event[hits] = e
                             hit_mask[hits] = mask
-                            hits += np.uint64(1)
+                            hits += np.uint64(mask != np.uint64(0))
                 store(membranes, row, v)
                 for hit in range(hits):
                     mask = hit_mask[hit]
@@ -135,15 +137,15 @@ def _double_passes(load: Callable[..., Any], store: Callable[..., Any], step: in
                     if code[e] & 1:
                         v = clamped(v, floor)
                         w = clamped(w, floor)
-                        mask = reaches(v)
-                        upper = reaches(w)
-                        if mask | upper != np.uint64(0):
+                        if may_reach(highest(v, w), THRESHOLD):
+                            mask = reaches(v)
+                            upper = reaches(w)
                             v = where(mask, reset(v), v)
                             w = where(upper, reset(w), w)
                             hit_event[hits] = e
                             hit_mask[hits] = mask
                             hit_upper[hits] = upper
-                            hits += np.uint64(1)
+                            hits += np.uint64((mask | upper) != np.uint64(0))
                 store(membranes, row, v)
                 store(membranes, row + step, w)
                 for hit in range(hits):
@@ -178,6 +180,30 @@ _double_passes_of_widest = {
 
 
 @cpu_part
+def _prepare(
+    times: U32,
+    units: U32,
+    width: Scalar,
+    decay_high: F32,
+    decay_low: F32,
+    before: Scalar,
+    code: I64,
+    factor: F32,
+) -> None:
+    """Row of weights and decay of every event of a sample; see :func:`by_tiles`."""
+    n = times.shape[0]
+    for e in range(n):
+        time = np.int64(times[e])
+        factor[e] = decay_factor(time - before, decay_high, decay_low)
+        before = time
+        code[e] = np.int64(units[e]) * width * 2
+    for e in range(1, n):
+        code[e - 1] += times[e] != times[e - 1]
+    if n > 0:
+        code[n - 1] += 1
+
+
+@cpu_part
 def by_tiles(
     times: U32,
     units: U32,
@@ -208,18 +234,20 @@ def by_tiles(
         out_count[s] = 0
     # Of every event: its row of weights, times 2, plus 1 for the last one of a time; and the decay before it.
     code = np.empty(offset[last - first], np.int64)
-    factor = np.ones(offset[last - first], np.float32)
+    factor = np.empty(offset[last - first], np.float32)
     for s in range(first, last):
-        before = last_update[s]
-        begin = start[s]
+        begin, n = start[s], count[s]
         at = np.int64(offset[s - first])
-        for e in range(count[s]):
-            time = np.int64(times[begin + e])
-            if e == 0 or time != before:
-                factor[at + e] = decay_factor(time - before, decay_high, decay_low)
-                before = time
-            closing = e + 1 == count[s] or np.int64(times[begin + e + 1]) != time
-            code[at + e] = np.int64(units[begin + e]) * width * 2 + closing
+        _prepare(
+            times[begin : begin + n],
+            units[begin : begin + n],
+            width,
+            decay_high,
+            decay_low,
+            last_update[s],
+            code[at : at + n],
+            factor[at : at + n],
+        )
     most = count[first:last].max() if last > first else 0
     # What a pass notes of each time at which some neuron fired.
     hit_event = np.empty(most, np.uint64)

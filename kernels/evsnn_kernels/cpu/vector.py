@@ -4,7 +4,8 @@
 same with 64 of them, and so on. Between the two they may be
 multiplied by a scalar, added to their like or to a scalar, held above a scalar with ``max`` and compared with
 ``>=``, which gives a bit mask: enough for the functions of :mod:`evsnn_kernels.spec.neuron`, which thus
-mean the same for one neuron and for many. Each operation is rounded as its scalar twin is.
+mean the same for one neuron and for many. Each operation is rounded as its scalar twin is. A mask is dear;
+:func:`may_reach` tells cheaply that there is nothing to be found in it.
 
 Compared with a plain loop, which LLVM vectorises only where it can prove that arrays do not overlap and that
 the loop is long, short rows (the maps of one place) run at full width.
@@ -45,10 +46,10 @@ def _address(vector: _VectorType, context: Any, builder: Any, signature: Any, ar
     return builder.bitcast(builder.gep(data, [arguments[1]]), vector.floats.as_pointer())
 
 
-def _splat(vector: _VectorType, builder: Any, value: Any) -> Any:
+def _splat(vector: Any, builder: Any, value: Any) -> Any:
     index = ir.IntType(32)
-    one = builder.insert_element(ir.Constant(vector.floats, ir.Undefined), value, ir.Constant(index, 0))
-    zeros = ir.Constant(ir.VectorType(index, vector.width), [0] * vector.width)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, vector.count), [0] * vector.count)
     return builder.shuffle_vector(one, one, zeros)
 
 
@@ -95,7 +96,51 @@ def _where(typing_context: Any, mask: Any, a: Any, b: Any) -> Any:
     return a(types.uint64, a, a), body
 
 
+def _integers(builder: Any, vector: Any) -> Any:
+    return builder.bitcast(vector, ir.VectorType(ir.IntType(32), vector.type.count))
+
+
+def _larger_integers(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+def _highest(typing_context: Any, a: Any, b: Any) -> Any:
+    """Larger values of two vectors where they are positive, else any of the two: for :func:`may_reach`."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = (_integers(builder, vector) for vector in arguments)
+        return builder.bitcast(_larger_integers(builder, a, b), signature.return_type.floats)
+
+    return a(a, a), body
+
+
+def _may_reach(typing_context: Any, vector: Any, bound: Any) -> Any:
+    """Whether some value is at or above a positive bound: never missed, but NaN may look like it."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # Read as integers, positive floats keep their order and the others stay below them; processors have
+        # more units for that than for comparing floats.
+        largest = _integers(builder, arguments[0])
+        while (count := largest.type.count) > LANES:
+            lanes = ir.VectorType(ir.IntType(32), count // 2)
+            lower, upper = (
+                builder.shuffle_vector(
+                    largest, largest, ir.Constant(lanes, list(range(low, low + count // 2)))
+                )
+                for low in (0, count // 2)
+            )
+            largest = _larger_integers(builder, lower, upper)
+        bound = builder.bitcast(arguments[1], ir.IntType(32))
+        reached = builder.icmp_signed(">=", largest, _splat(largest.type, builder, bound))
+        bits = builder.bitcast(reached, ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(vector, types.float32), body
+
+
 lowest_bit: Callable[..., Any] = intrinsic(_lowest_bit)
+highest: Callable[..., Any] = intrinsic(_highest)
+may_reach: Callable[..., Any] = intrinsic(_may_reach)
 where: Callable[..., Any] = intrinsic(_where)
 
 
@@ -106,7 +151,7 @@ def _operation(
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b = arguments
-        return emit(builder, a, b if other is vector else _splat(vector, builder, b))
+        return emit(builder, a, b if other is vector else _splat(vector.floats, builder, b))
 
     def operation(typing_context: Any, a: Any, b: Any) -> Any:
         return result(vector, other), body

@@ -41,3 +41,30 @@ def target(position: Scalar, kernel_offset: Scalar, padding: Scalar, stride: Sca
 def origin(place: Scalar, kernel_offset: Scalar, padding: Scalar, stride: Scalar) -> Scalar:
     """S18. Input coordinate under a kernel coordinate of output coordinate ``place``; may lie outside."""
     return place * stride + kernel_offset - padding
+
+
+@physics
+def reached(
+    unit: Scalar,
+    height: Scalar,
+    width: Scalar,
+    kernel: Scalar,
+    stride: Scalar,
+    padding: Scalar,
+    out_height: Scalar,
+    out_width: Scalar,
+) -> Scalar:
+    """S18. Of an input: channel, y, x, and the first and last row and column of the places it reaches."""
+    row = unit // width
+    channel = row // height
+    x = unit - row * width
+    y = row - channel * height
+    return (
+        channel,
+        y,
+        x,
+        first_place(y, kernel, padding, stride),
+        last_place(y, padding, stride, out_height),
+        first_place(x, kernel, padding, stride),
+        last_place(x, padding, stride, out_width),
+    )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from evsnn_kernels.jit import larger, physics
 from evsnn_kernels.layout import F32, Scalar
+
+#: Of every neuron, in the unit of its membrane potential.
+THRESHOLD: Final = np.float32(1.0)
 
 
 @physics
@@ -42,13 +47,13 @@ def clamped(potential: Scalar, floor: Scalar) -> Scalar:
 @physics
 def reaches(potential: Scalar) -> Scalar:
     """S5. Whether the membrane potential has reached the threshold, which is 1."""
-    return potential >= np.float32(1.0)
+    return potential >= THRESHOLD
 
 
 @physics
 def reset(potential: Scalar) -> Scalar:
     """S5. Soft reset: the threshold is subtracted, the surplus stays."""
-    return potential - np.float32(1.0)
+    return potential - THRESHOLD
 
 
 @physics
