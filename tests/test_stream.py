@@ -6,12 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from evsnn_kernels.cpu import conv, dense
 from evsnn_kernels.layout import NEVER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evsnn import DataError, Events, Network, NetworkSettings, SettingsError
+from evsnn.backends import CpuBackend
+from evsnn.layers.base import SpikingLayer
 from evsnn.network import stream as stream_module
+from evsnn.network.simulation import Simulator
 
 PHYSICS = [
     NetworkSettings(tau_ms=3.0, clamp=2.0, alpha=(1.5, 1.0)),
@@ -165,6 +169,41 @@ def test_queues_that_grow():
 
 
 # Out of order
+
+
+@pytest.mark.parametrize(("architecture", "repeated"), [("44x44x1-8C5-3", False), ("9-200-3", True)])
+def test_small_packets_find_room_without_a_copy_of_a_large_state(monkeypatch, architecture, repeated):
+    network = Network.from_architecture(architecture, settings=PHYSICS[0])
+    network.layers[0].weight[:] = 2.0 * network.layers[0].threshold  # every event fires all that it reaches
+    rng = np.random.default_rng(2)
+    times, units = random_events(rng, network.n_inputs, 60, 4000)
+    runs, packets = [], []
+    run, advance = CpuBackend.run, Simulator.advance
+
+    def noted(self, queue, states):
+        packets.append(queue)
+        return advance(self, queue, states)
+
+    def counted(self, kernel, *arguments, **options):
+        if kernel in (conv.forward, dense.forward):
+            runs.append(kernel)
+        run(self, kernel, *arguments, **options)
+
+    monkeypatch.setattr(CpuBackend, "run", counted)
+    monkeypatch.setattr(Simulator, "advance", noted)
+    stream = network.stream()
+    spikes = push_all(stream, times, units, [1, 2, 4, 8, 16, 32])
+    monkeypatch.undo()
+    again = len(runs) - len(network.layers) * len(packets)
+    assert (again > 1) == repeated  # the first packet finds every layer at rest, where going back is free
+    check_equal(network, stream, spikes, times, units)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_event_causes_more_than_its_reach(architecture):
+    for layer in network_of(architecture, 0).layers:
+        if isinstance(layer, SpikingLayer):
+            assert layer.synapses.max() <= layer.reach <= layer.n_out
 
 
 def sorted_in(arrivals, reorder_us):

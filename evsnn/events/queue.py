@@ -14,6 +14,10 @@ UInt32 = npt.NDArray[np.uint32]
 Int64 = npt.NDArray[np.int64]
 
 
+#: Memory of an event in a queue: its time and its unit.
+EVENT_BYTES = 8
+
+
 @dataclass(frozen=True, eq=False)
 class Queue:
     """Time-sorted events of a batch of samples, in the memory of a backend.
@@ -94,6 +98,7 @@ class QueueBuffer:
         n_samples: int,
         produce: Callable[[Array, Array, Array, Array], None],
         count: Array | None = None,
+        least: int = 0,
     ) -> Queue:
         """Call ``produce(times, units, slot, count)`` until every event has found its place.
 
@@ -107,6 +112,8 @@ class QueueBuffer:
             at once, the queue ends at its slots and the whole batch is repeated.
         count : Array of int64, shape (n_samples,), optional
             Where ``produce`` reports.
+        least : int
+            Room that every sample has at least. Where no more events can occur, ``produce`` is called once.
 
         Returns
         -------
@@ -117,7 +124,7 @@ class QueueBuffer:
         if count is None:
             count = backend.empty((n_samples,), np.int64)
         while True:
-            start, slot = self._room(n_samples)
+            start, slot = self._room(n_samples, least)
             produce(self._times, self._units, slot, count)
             admitted = backend.admit(self, slot, count)
             if admitted is not None:
@@ -144,14 +151,15 @@ class QueueBuffer:
             self._size = np.maximum(self._size, count)
         return not self._too_small
 
-    def _room(self, n_samples: int) -> tuple[Array, Array]:
+    def _room(self, n_samples: int, least: int) -> tuple[Array, Array]:
         """Start of every sample's slot, and the slots."""
         grown = self._too_small and len(self._size) == n_samples
         self._too_small = False
         if not grown:
-            if self._slots is not None and len(self._size) == n_samples:
+            if self._slots is not None and len(self._size) == n_samples and self._least >= least:
                 return self._slots
             self._size = np.full(n_samples, self._expected, np.int64)
+        self._size = np.maximum(self._size, least)
         self._least = int(self._size.min()) if n_samples else 0
         slot = np.zeros(n_samples + 1, np.int64)
         np.cumsum(self._size, out=slot[1:])

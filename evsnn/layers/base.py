@@ -13,9 +13,9 @@ from evsnn_kernels import layout
 from evsnn_kernels.cpu import backward, gradient, optimiser, random
 from evsnn_kernels.cpu import state as state_kernels
 
-from evsnn.backends.base import Array, Backend
+from evsnn.backends.base import Array, Backend, HostArray
 from evsnn.errors import SettingsError
-from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.events.queue import EVENT_BYTES, Queue, QueueBuffer
 from evsnn.layers.settings import NeuronSettings
 
 Float32 = npt.NDArray[np.float32]
@@ -62,6 +62,13 @@ class LayerState:
     def arrays(self) -> tuple[Array, Array, Array]:
         """Potential, last update and last spike."""
         return self.potential, self.last_update, self.last_spike
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(
+            math.prod(array.shape) * size for array, size in zip(self.arrays(), (4, 8, 8), strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +228,11 @@ class SpikingLayer(Layer):
             raise SettingsError(f"thresholds must be positive, got {self.threshold.min()}")
         self.neuron = neuron
         self.gain = gain
+
+    @property
+    @abstractmethod
+    def reach(self) -> int:
+        """Neurons that one input event reaches at most: it cannot cause more output events."""
 
     @staticmethod
     def draw(
@@ -391,8 +403,17 @@ class SpikingLayer(Layer):
         backend = placed.backend
         if operations is None:
             operations = backend.empty((len(queue),), np.int64)
-        # What a queue that turns out too small will have to start from once more.
-        before = None if state.at_rest else [array.copy() for array in backend.fetch(*state.arrays())]
+        # A queue that turns out too small would have to start once more from the state as it was. Room for
+        # all events that can occur is never touched where they do not: better than a copy that is larger.
+        before: list[HostArray] | None = None
+        least = 0
+        if not state.at_rest:
+            [count] = backend.fetch(queue.count)
+            most = self.reach * int(count.max(initial=0))
+            if len(queue) * most * EVENT_BYTES <= state.nbytes:
+                least = most
+            else:
+                before = [array.copy() for array in backend.fetch(*state.arrays())]
         again = False
 
         def produce(times: Array, units: Array, slot: Array, count: Array) -> None:
@@ -401,6 +422,8 @@ class SpikingLayer(Layer):
                 arrays = (backend.put(array.copy()) for array in before)
                 state.potential, state.last_update, state.last_spike = arrays
             elif again:
+                if least:
+                    raise AssertionError(f"more than {least} output events of a sample")
                 state.rest(backend)
             again = True
             state.at_rest = False
@@ -425,4 +448,4 @@ class SpikingLayer(Layer):
                 operations,
             )
 
-        return placed.buffer.fill(len(queue), produce, events)
+        return placed.buffer.fill(len(queue), produce, events, least)

@@ -116,6 +116,12 @@ class Conv2d(SpikingLayer):
         reached = (self.targets >= 0).sum(axis=1) * self.maps
         return np.tile(reached, self.in_shape[0]).astype(np.int64)
 
+    @property
+    def reach(self) -> int:
+        """All maps at as many places as kernels overlap."""
+        overlapping = -(-self.kernel // self.stride)
+        return overlapping * overlapping * self.maps
+
     def state_columns(self, neuron: int) -> tuple[int, int]:
         """Columns of neuron ``map * places + place``: potentials lie place by place."""
         place = neuron % self.places

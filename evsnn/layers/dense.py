@@ -47,6 +47,11 @@ class Dense(SpikingLayer):
         """Synaptic operations of one event of each input: every neuron."""
         return np.full(self.n_in, self.n_out, np.int64)
 
+    @property
+    def reach(self) -> int:
+        """Every neuron."""
+        return self.n_out
+
     def state_columns(self, neuron: int) -> tuple[int, int]:
         """Columns of a neuron; all neurons share their time of last update."""
         return neuron, 0
