@@ -194,6 +194,7 @@ def _prepare(
     n = times.shape[0]
     for e in range(n):
         time = np.int64(times[e])
+        # Between events of one time no time passes, which is a factor of 1.
         factor[e] = decay_factor(time - before, decay_high, decay_low)
         before = time
         code[e] = np.int64(units[e]) * width * 2
