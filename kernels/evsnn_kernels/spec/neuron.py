@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from evsnn_kernels.jit import larger, physics
 from evsnn_kernels.layout import F32, Scalar
 
 #: Of every neuron, in the unit of its membrane potential.
-THRESHOLD: Final = np.float32(1.0)
+THRESHOLD = np.float32(1.0)
 
 
 @physics
