@@ -207,7 +207,7 @@ def open_dataset(
         return StoredArray(data, where, file_size)
 
 
-def read_attribute(file: h5py.File, name: str, file_size: int, absent: str | None = None) -> Any:  # noqa: ANN401
+def read_attribute(file: h5py.File, name: str, file_size: int, absent: str | None = None) -> Any:  # noqa: ANN401 - whatever an attribute holds
     """Read an attribute of a file, whatever it is.
 
     Parameters
@@ -243,7 +243,7 @@ def read_integer(file: h5py.File, name: str, file_size: int, low: int, high: int
 
 def read_json(
     file: h5py.File, name: str, file_size: int, kind: type[dict[str, Any]] | type[list[Any]]
-) -> Any:  # noqa: ANN401
+) -> Any:  # noqa: ANN401 - whatever an attribute holds
     """Read an attribute that is a JSON object (dict) or list; errors as :func:`read_attribute`."""
     try:
         value = json.loads(decoded(read_attribute(file, name, file_size)))

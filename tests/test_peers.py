@@ -16,10 +16,10 @@ if not PEERS.is_dir():
     pytest.skip("needs the source tree, not an installed package", allow_module_level=True)
 sys.path.insert(0, str(PEERS))
 
-import common  # noqa: E402
-import compare  # noqa: E402
-import environments  # noqa: E402
-import export  # noqa: E402
+import common  # noqa: E402 - from the folder above
+import compare  # noqa: E402 - from the folder above
+import environments  # noqa: E402 - from the folder above
+import export  # noqa: E402 - from the folder above
 
 RNG = np.random.default_rng(11)
 

@@ -74,7 +74,7 @@ class Device:
         """Return a mark in a stream that others can wait for."""
         return cuda.event(timing=False) if not SIMULATED else cuda.event()
 
-    def upload(self, source: npt.NDArray[Any], target: Any, *, meanwhile: bool = False) -> None:  # noqa: ANN401
+    def upload(self, source: npt.NDArray[Any], target: Any, *, meanwhile: bool = False) -> None:  # noqa: ANN401 - Numba's array
         """Copy a host array of C order into a device array, in the order of the stream.
 
         From memory that is not pinned, ``source`` may be overwritten on return.
