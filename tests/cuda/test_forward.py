@@ -13,6 +13,7 @@ from evsnn_kernels.cpu import conv as cpu_conv
 from evsnn_kernels.cpu import dense as cpu_dense
 from evsnn_kernels.cpu import pool as cpu_pool
 from evsnn_kernels.cuda import activity, conv, dense, pool
+from numba import types
 from one_thread import check
 
 NEURONS = {
@@ -313,6 +314,17 @@ def test_a_count_ends_where_float32_does(twins, constants):
     assert out[0].max() == 5
     full = np.float32(1 << 24)
     assert full + np.float32(1) == full
+
+
+def test_a_count_never_runs_over(constants):
+    """A count in 8 bits, and 400 events of one unit, for one in 32 bits and 2^31 events."""
+    constants(activity, _HIGHEST_COUNT=100, int32=types.int8)
+    times, units = np.arange(400, dtype=np.uint32), np.zeros(400, np.uint32)
+    queue = times, units, np.zeros(1, np.int64), np.full(1, 400)
+    out = np.zeros((1, 2), np.float32), np.zeros(1, np.int64)
+    tables = layout.decay_tables(700.0)
+    activity.activity.launch(1, *queue, *tables, 0, 0, np.float32(1), *out, 0, 1, threads=8)
+    assert out[0].tolist() == [[100, 0]]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 26])

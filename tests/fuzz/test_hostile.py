@@ -213,6 +213,39 @@ def test_chunks_that_cut_every_axis_are_read(tmp_path):
                 np.testing.assert_array_equal(file["train"].load(low, high).images, images[low:high])
 
 
+# --- indices of chunks
+
+
+def lie(path, signature, offset, value):
+    """Change the headers of chunk indices, and make their checksums right again."""
+    image = bytearray(path.read_bytes())
+    headers = [place for place in blocks(bytes(image)) if image[place[0] : place[0] + 4] == signature]
+    assert headers
+    for start, end in headers:
+        image[start + offset : start + offset + len(value)] = value
+        image[end : end + 4] = struct.pack("<I", lookup3(bytes(image[start:end])))
+    path.write_bytes(image)
+
+
+@pytest.mark.parametrize("offset", [7, 8, 9, 10, 11])
+@pytest.mark.parametrize("value", [b"\0", b"\xff"])
+def test_an_extensible_array_of_unheard_of_size(events, offset, value):
+    """HDF5 reserves and fills up to 137 GB for the first of them."""
+    lie(events, b"EAHD", offset, value)
+    assert "has an impossible header" in refused(events)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(7, b"\0"), (7, b"\x40"), (8, struct.pack("<Q", 1 << 40))])
+def test_a_fixed_array_of_unheard_of_size(events, offset, value):
+    with h5py.File(events, "r+", libver=("v110", "v110")) as file:
+        values = file["train/times"][:]
+        del file["train/times"]
+        file["train"].create_dataset("times", data=values, chunks=(4,), compression="gzip", fletcher32=True)
+    verify(events)
+    lie(events, b"FAHD", offset, value)
+    assert "has an impossible header" in refused(events)
+
+
 # --- places outside the file
 
 

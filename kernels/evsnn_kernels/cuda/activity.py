@@ -70,7 +70,8 @@ def activity(
                 cuda.syncthreads()
                 for e in range(start[s] + thread, stop, threads):
                     at = np.int64(units[e]) - tile
-                    if at >= 0 and at < size:
+                    # Without the limit a sample of more than 2^31 events could make a count negative.
+                    if at >= 0 and at < size and counts[at] < np.int32(_HIGHEST_COUNT):
                         cuda.atomic.add(counts, at, np.int32(1))
                 cuda.syncthreads()
             else:
