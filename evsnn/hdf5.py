@@ -193,9 +193,9 @@ def _index_lies(data: h5py.Dataset) -> bool:
     if not data.size:
         return False
     with _Gate(data.file.filename) as gate, h5py.File(gate, "r") as file:
-        # Whatever else is wrong shows when the values are read.
+        # A chunk is looked up, which without room for it is not read. What else is wrong shows when it is.
         with suppress(Exception):
-            file[data.name].id.get_chunk_info_by_coord((0,) * data.ndim)
+            file[data.name].id.read_direct_chunk((0,) * data.ndim, out=bytearray())
         return gate.lies
 
 

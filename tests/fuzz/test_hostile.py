@@ -235,6 +235,13 @@ def test_an_extensible_array_of_unheard_of_size(events, offset, value):
     assert "has an impossible header" in refused(events)
 
 
+def test_the_entries_of_an_index_are_not_counted(events):
+    """HDF5 would, to 2^64: this test would never end."""
+    lie(events, b"EAHD", 44, struct.pack("<Q", 1 << 60))  # the highest entry in use
+    lie(events, b"EAIB", 14, b"\xff" * 8)  # where the first chunk lies: nowhere
+    assert "lacks a chunk" in refused(events)
+
+
 @pytest.mark.parametrize(("offset", "value"), [(7, b"\0"), (7, b"\x40"), (8, struct.pack("<Q", 1 << 40))])
 def test_a_fixed_array_of_unheard_of_size(events, offset, value):
     with h5py.File(events, "r+", libver=("v110", "v110")) as file:
