@@ -64,6 +64,15 @@ def cpu_part(function: F) -> F:
     return cast(F, marked)
 
 
+def cpu_routine(function: F) -> F:
+    """Mark a part of a CPU kernel that takes arrays and works long: a function of its own in machine code.
+
+    Of a kernel that inlines much, Numba infers the types in a time that grows with the square of its size.
+    """
+    marked: Any = register_jitable(function)
+    return cast(F, marked)
+
+
 def has_cpu_feature(name: str) -> bool:
     """Whether CPU kernels are compiled for a processor with a feature of LLVM's name, such as ``avx2``.
 

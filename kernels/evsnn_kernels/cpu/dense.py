@@ -192,7 +192,8 @@ def forward(
                     last_update[s] = times[start[s] + count[s] - 1]
                 continue
             # The first events are wanted, and tiles found others: once more, in the order of time.
-            potential[s] = before[s - first]
+            for i in range(n_out):
+                potential[s, i] = before[s - first, i]
         v = potential[s]
         produced = 0
         n_recent = 0

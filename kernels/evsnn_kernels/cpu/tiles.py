@@ -27,78 +27,19 @@ from evsnn_kernels.cpu.vector import (
     store_64,
     where,
 )
-from evsnn_kernels.jit import cpu_part, has_cpu_feature
+from evsnn_kernels.jit import cpu_part, cpu_routine, has_cpu_feature
 from evsnn_kernels.layout import F32, I64, U32, U64, Scalar
 from evsnn_kernels.spec.neuron import THRESHOLD, clamped, decay_factor, decayed, reaches, received, reset
 
 
-def _passes(load: Callable[..., Any], store: Callable[..., Any], step: int) -> Callable[..., None]:
-    """Make the part of :func:`by_tiles` for ``step`` neurons at a time."""
+def _passes(
+    load: Callable[..., Any], store: Callable[..., Any], step: int, pair: bool = False
+) -> Callable[..., Any]:
+    """Make the part of :func:`by_tiles` for ``step`` neurons at a time, or for a pair of as many.
 
-    def run(
-        code: I64,
-        factor: F32,
-        offset: U64,
-        rows: F32,
-        floor: Scalar,
-        potential: F32,
-        hit_event: U64,
-        hit_mask: U64,
-        out_event: U64,
-        out_units: U32,
-        out_slot: I64,
-        out_count: I64,
-        first: Scalar,
-        last: Scalar,
-        base: Scalar,
-        high: Scalar,
-    ) -> Scalar:
-        width = potential.shape[1]
-        membranes = potential.reshape(-1)
-        # The weights of one tile stay in the cache for all samples.
-        while base + step <= high:
-            for s in range(first, last):
-                row = s * width + base
-                slot = out_slot[s] - out_slot[first]
-                capacity = out_slot[s + 1] - out_slot[s]
-                produced = out_count[s]
-                hits = np.uint64(0)
-                v = load(membranes, row)
-                for e in range(offset[s - first], offset[s - first + 1]):
-                    v = received(decayed(v, factor[e]), load(rows, (code[e] >> 1) + base))
-                    if code[e] & 1:
-                        v = clamped(v, floor)
-                        if may_reach(v, THRESHOLD):
-                            mask = reaches(v)
-                            v = where(mask, reset(v), v)
-                            hit_event[hits] = e
-                            hit_mask[hits] = mask
-                            hits += np.uint64(mask != np.uint64(0))
-                store(membranes, row, v)
-                for hit in range(hits):
-                    mask = hit_mask[hit]
-                    while mask != np.uint64(0):
-                        bit = lowest_bit(mask)
-                        mask = mask & (mask - np.uint64(1))
-                        if produced < capacity:
-                            out_event[slot + produced] = hit_event[hit]
-                            out_units[slot + produced] = base + bit
-                        produced += 1
-                out_count[s] = produced
-            base += step
-        return base
-
-    return cpu_part(run)
-
-
-_passes_8 = _passes(load, store, 8)
-_passes_16 = _passes(load_16, store_16, 16)
-_passes_32 = _passes(load_32, store_32, 32)
-_passes_64 = _passes(load_64, store_64, 64)
-
-
-def _double_passes(load: Callable[..., Any], store: Callable[..., Any], step: int) -> Callable[..., Any]:
-    """Make the same for two vectors side by side: while one waits for its last operation, the other runs."""
+    Of two vectors side by side one runs while the other waits for its last operation.
+    """
+    neurons = 2 * step if pair else step
 
     def run(
         code: I64,
@@ -117,11 +58,11 @@ def _double_passes(load: Callable[..., Any], store: Callable[..., Any], step: in
         first: Scalar,
         last: Scalar,
         base: Scalar,
-        high: Scalar,
     ) -> Scalar:
         width = potential.shape[1]
         membranes = potential.reshape(-1)
-        while base + 2 * step <= high:
+        # The weights of one tile stay in the cache for all samples.
+        while base + neurons <= width:
             for s in range(first, last):
                 row = s * width + base
                 slot = out_slot[s] - out_slot[first]
@@ -129,25 +70,30 @@ def _double_passes(load: Callable[..., Any], store: Callable[..., Any], step: in
                 produced = out_count[s]
                 hits = np.uint64(0)
                 v = load(membranes, row)
-                w = load(membranes, row + step)
+                if pair:
+                    w = load(membranes, row + step)
                 for e in range(offset[s - first], offset[s - first + 1]):
                     at = (code[e] >> 1) + base
                     v = received(decayed(v, factor[e]), load(rows, at))
-                    w = received(decayed(w, factor[e]), load(rows, at + step))
+                    if pair:
+                        w = received(decayed(w, factor[e]), load(rows, at + step))
                     if code[e] & 1:
                         v = clamped(v, floor)
-                        w = clamped(w, floor)
-                        if may_reach(highest(v, w), THRESHOLD):
+                        if pair:
+                            w = clamped(w, floor)
+                        if may_reach(highest(v, w) if pair else v, THRESHOLD):
                             mask = reaches(v)
-                            upper = reaches(w)
+                            upper = reaches(w) if pair else np.uint64(0)
                             v = where(mask, reset(v), v)
-                            w = where(upper, reset(w), w)
+                            if pair:
+                                w = where(upper, reset(w), w)
                             hit_event[hits] = e
                             hit_mask[hits] = mask
                             hit_upper[hits] = upper
                             hits += np.uint64((mask | upper) != np.uint64(0))
                 store(membranes, row, v)
-                store(membranes, row + step, w)
+                if pair:
+                    store(membranes, row + step, w)
                 for hit in range(hits):
                     mask = hit_mask[hit]
                     upper = hit_upper[hit]
@@ -164,19 +110,21 @@ def _double_passes(load: Callable[..., Any], store: Callable[..., Any], step: in
                             out_units[slot + produced] = base + i
                         produced += 1
                 out_count[s] = produced
-            base += 2 * step
+            base += neurons
         return base
 
-    return cpu_part(run)
+    return cpu_routine(run)
 
 
+_LOAD_STORE = {8: (load, store), 16: (load_16, store_16), 32: (load_32, store_32), 64: (load_64, store_64)}
 # Two vectors have to fit into half of the registers: 32 of 16 floats (AVX-512), 16 of 8 (AVX2) or of 4.
 _WIDEST = 64 if has_cpu_feature("avx512f") else 32 if has_cpu_feature("avx2") else 16
-_double_passes_of_widest = {
-    64: _double_passes(load_64, store_64, 64),
-    32: _double_passes(load_32, store_32, 32),
-    16: _double_passes(load_16, store_16, 16),
-}[_WIDEST]
+_passes_of_pairs = _passes(*_LOAD_STORE[_WIDEST], _WIDEST, pair=True)
+# What pairs leave over is less than two of them: one pass for every size below.
+_passes_64, _passes_32, _passes_16, _passes_8 = (
+    _passes(*_LOAD_STORE[step], step) for step in (64, 32, 16, 8)
+)
+_HAS_64, _HAS_32 = _WIDEST >= 64, _WIDEST >= 32
 
 
 @cpu_part
@@ -204,7 +152,7 @@ def _prepare(
         code[n - 1] += 1
 
 
-@cpu_part
+@cpu_routine
 def by_tiles(
     times: U32,
     units: U32,
@@ -230,8 +178,10 @@ def by_tiles(
     """
     width = potential.shape[1]
     offset = np.zeros(last - first + 1, np.uint64)
+    most = 0
     for s in range(first, last):
         offset[s - first + 1] = offset[s - first] + np.uint64(count[s])
+        most = max(most, count[s])
         out_count[s] = 0
     # Of every event: its row of weights, times 2, plus 1 for the last one of a time; and the decay before it.
     code = np.empty(offset[last - first], np.int64)
@@ -249,7 +199,6 @@ def by_tiles(
             code[at : at + n],
             factor[at : at + n],
         )
-    most = count[first:last].max() if last > first else 0
     # What a pass notes of each time at which some neuron fired.
     hit_event = np.empty(most, np.uint64)
     hit_mask = np.empty(most, np.uint64)
@@ -257,7 +206,7 @@ def by_tiles(
     room = out_slot[last] - out_slot[first]
     found_event = np.empty(room, np.uint64)
     found_unit = np.empty(room, np.uint32)
-    base = _double_passes_of_widest(
+    samples = (
         code,
         factor,
         offset,
@@ -273,81 +222,13 @@ def by_tiles(
         out_count,
         first,
         last,
-        0,
-        width,
     )
-    base = _passes_64(
-        code,
-        factor,
-        offset,
-        rows,
-        floor,
-        potential,
-        hit_event,
-        hit_mask,
-        found_event,
-        found_unit,
-        out_slot,
-        out_count,
-        first,
-        last,
-        base,
-        width,
-    )
-    base = _passes_32(
-        code,
-        factor,
-        offset,
-        rows,
-        floor,
-        potential,
-        hit_event,
-        hit_mask,
-        found_event,
-        found_unit,
-        out_slot,
-        out_count,
-        first,
-        last,
-        base,
-        width,
-    )
-    base = _passes_16(
-        code,
-        factor,
-        offset,
-        rows,
-        floor,
-        potential,
-        hit_event,
-        hit_mask,
-        found_event,
-        found_unit,
-        out_slot,
-        out_count,
-        first,
-        last,
-        base,
-        width,
-    )
-    _passes_8(
-        code,
-        factor,
-        offset,
-        rows,
-        floor,
-        potential,
-        hit_event,
-        hit_mask,
-        found_event,
-        found_unit,
-        out_slot,
-        out_count,
-        first,
-        last,
-        base,
-        width,
-    )
+    base = _passes_of_pairs(*samples, 0)
+    if _HAS_64:
+        base = _passes_64(*samples, base)
+    if _HAS_32:
+        base = _passes_32(*samples, base)
+    _passes_8(*samples, _passes_16(*samples, base))
     # In the order of time; at one time, tiles have found the neurons in their order.
     place = np.empty(most + 1, np.int64)
     for s in range(first, last):
@@ -355,7 +236,8 @@ def by_tiles(
         if found <= out_slot[s + 1] - out_slot[s]:
             at = out_slot[s] - out_slot[first]
             before_first = offset[s - first]
-            place[: count[s] + 1] = 0
+            for e in range(count[s] + 1):
+                place[e] = 0
             for j in range(at, at + found):
                 place[found_event[j] - before_first + np.uint64(1)] += 1
             for e in range(count[s]):

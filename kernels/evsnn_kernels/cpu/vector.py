@@ -144,22 +144,23 @@ may_reach: Callable[..., Any] = intrinsic(_may_reach)
 where: Callable[..., Any] = intrinsic(_where)
 
 
-def _operation(
-    vector: _VectorType, python: Any, other: Any, result: Any, emit: Callable[[Any, Any, Any], Any]
-) -> None:
-    """Give a vector an operation with its like, or with a scalar that all its values share."""
+def _operation(python: Any, of_vectors: bool, result: Any, emit: Callable[[Any, Any, Any], Any]) -> None:
+    """Give vectors an operation with their like, or with a scalar that all values share.
 
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b = arguments
-        return emit(builder, a, b if other is vector else _splat(vector.floats, builder, b))
+    One rule for all widths: Numba asks every rule about every operation of every kernel.
+    """
 
     def operation(typing_context: Any, a: Any, b: Any) -> Any:
-        return result(vector, other), body
+        def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            left, right = arguments
+            return emit(builder, left, right if a == b else _splat(a.floats, builder, right))
+
+        return (result or a)(a, b), body
 
     inner: Any = intrinsic(operation)
 
     def choose(a: Any, b: Any) -> Any:
-        if (a, b) != (vector, other):
+        if not isinstance(a, _VectorType) or (b != types.float32 and not (of_vectors and a == b)):
             return None
         return lambda a, b: inner(a, b)  # noqa: PLW0108 - Numba compares its signature with this function's
 
@@ -178,18 +179,13 @@ def _emit_mask(builder: Any, a: Any, b: Any) -> Any:
     return bits if reached.type.count == _BITS else builder.zext(bits, ir.IntType(_BITS))
 
 
-def _with_operations(width: int) -> _VectorType:
-    vector = _VectorType(width)
-    _operation(vector, operator.mul, types.float32, vector, lambda builder, a, b: builder.fmul(a, b))
-    _operation(vector, operator.add, types.float32, vector, lambda builder, a, b: builder.fadd(a, b))
-    _operation(vector, operator.add, vector, vector, lambda builder, a, b: builder.fadd(a, b))
-    _operation(vector, max, types.float32, vector, _emit_max)
-    _operation(vector, operator.sub, types.float32, vector, lambda builder, a, b: builder.fsub(a, b))
-    _operation(vector, operator.ge, types.float32, types.uint64, _emit_mask)
-    return vector
+_operation(operator.mul, False, None, lambda builder, a, b: builder.fmul(a, b))
+_operation(operator.add, True, None, lambda builder, a, b: builder.fadd(a, b))
+_operation(operator.sub, False, None, lambda builder, a, b: builder.fsub(a, b))
+_operation(max, False, None, _emit_max)
+_operation(operator.ge, False, types.uint64, _emit_mask)
 
-
-load, store = _access(_with_operations(LANES))
-load_16, store_16 = _access(_with_operations(16))
-load_32, store_32 = _access(_with_operations(32))
-load_64, store_64 = _access(_with_operations(64))
+load, store = _access(_VectorType(LANES))
+load_16, store_16 = _access(_VectorType(16))
+load_32, store_32 = _access(_VectorType(32))
+load_64, store_64 = _access(_VectorType(64))
