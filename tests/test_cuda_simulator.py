@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import evsnn_process, same_bits
+
+from evsnn import EncoderSettings
+from evsnn.events import EventWriter
 
 TESTS = Path(__file__).parent
 
@@ -53,16 +57,28 @@ def test_every_cuda_kernel_equals_its_cpu_twin_in_the_simulator(name):
     assert "skipped" not in done.stdout
 
 
+@pytest.fixture
+def small_images(tmp_path):
+    """An event file of 7x7 images: every weight is a simulated thread at every step."""
+    rng = np.random.default_rng(0)
+    path, encoder = tmp_path / "small.h5", EncoderSettings(rate=2.0).to_dict()
+    with EventWriter(path, shape=(1, 7, 7), duration_us=50_000, classes=3, encoder=encoder, seed=1) as writer:
+        for split, n in (("train", 8), ("validation", 4), ("test", 4)):
+            images = rng.integers(0, 256, (n, 7, 7)).astype(np.uint8)
+            writer.begin_split(split, with_images=True)
+            units = rng.integers(0, 49, (n, 30))
+            times = np.sort(rng.integers(0, 50_000, (n, 30)))
+            writer.append(times.ravel(), units.ravel(), [30] * n, np.arange(n) % 3, images)
+    return path
+
+
 @pytest.mark.parametrize(
     "options",
-    [
-        "--arch 784-16-10 --alpha 2,0.5 --rate 1",
-        "--arch 28x28-2C3-P13-10 --alpha 2,0.2 --no-augment --rate 1",
-    ],
+    ["--arch 49-9-3 --alpha 2,0.5", "--arch 7x7-2C3-P5-3 --alpha 1,0.2 --no-augment"],
     ids=["dense", "convolution"],
 )
-def test_the_command_learns_the_same_bits_as_on_the_cpu(tmp_path, options):
-    common = [*options.split(), *["--limit", "8", "--epochs", "1", "--batch-size", "4", "--threads", "1"]]
+def test_the_command_learns_the_same_bits_as_on_the_cpu(tmp_path, small_images, options):
+    common = [str(small_images), *options.split(), "--epochs", "1", "--batch-size", "4", "--threads", "1"]
     simulated = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     for backend, environment in (("cpu", os.environ), ("cuda", simulated)):
         done = evsnn_process(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -17,25 +18,37 @@ from numba.cuda.simulator import kernel
 
 
 class _Thread(kernel.BlockThread):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    """A thread that runs one simulated thread after the other: to start one takes longer than it runs."""
+
+    def __init__(self):
+        threading.Thread.__init__(self, daemon=True)
         self.turn = threading.Semaphore(0)
         self.turn_over = threading.Semaphore(0)
-        self.ended = False
+        self.start()
+
+    def become(self, work, block, point):
+        """Be a thread of a block that has not begun."""
+        self.work, self.blockIdx, self.threadIdx = work, kernel.Dim3(*block), kernel.Dim3(*point)
+        self.exception, self.abort, self.ended = None, False, False
 
     def run(self):
-        self.turn.acquire()
-        super().run()
-        self.ended = True
-        self.turn_over.release()
+        while True:
+            self.turn.acquire()
+            if self.abort:
+                return
+            try:
+                self.work()
+            except Exception as error:
+                self.exception = error
+            self.ended = True
+            self.turn_over.release()
 
     def take_turn(self):
         """Let the thread run to its next barrier, or its end."""
         self.turn.release()
         self.turn_over.acquire()
         if self.exception:
-            error, trace = self.exception
-            raise error.with_traceback(trace)
+            raise self.exception
 
     def syncthreads(self):
         self.turn_over.release()
@@ -46,23 +59,25 @@ class _Thread(kernel.BlockThread):
 
 class _Block(kernel.BlockManager):
     draw = random.Random(0)
+    idle: ClassVar[list[_Thread]] = []
 
     def run(self, grid_point, *arguments):
-        threads = [
-            _Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug)
-            for point in np.ndindex(*self._block_dim)
-        ]
-        for thread in threads:
-            thread.start()
+        points = list(np.ndindex(*self._block_dim))
+        # After an error its threads are not used again: they may wait at a barrier.
+        threads = [self.idle.pop() if self.idle else _Thread() for _ in points]
+        for thread, point in zip(threads, points, strict=True):
+            thread.become(lambda: self._f(*arguments), grid_point, point)
         try:
             while not all(thread.ended for thread in threads):
                 for thread in self.draw.sample(threads, len(threads)):
                     thread.take_turn()
                 assert len({thread.ended for thread in threads}) == 1, "a barrier that some never reach"
-        finally:
+        except BaseException:
             for thread in threads:
                 thread.abort = True
                 thread.turn.release()
+            raise
+        self.idle.extend(threads)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import schedule
 from evsnn_kernels.cpu import state as state_kernels
 from evsnn_kernels.cuda.device import Device
+from evsnn_kernels.cuda.launch import SIMULATED, CudaKernel
 from support import toy_events
 
 from evsnn import EncoderSettings, EventAugmentSettings, LearningSettings, Network, NetworkSettings, fit
@@ -39,6 +41,16 @@ EVERYTHING = LearningSettings(
 )
 WHOLE_PHYSICS = NetworkSettings(tau_ms=4.0, refractory_ms=0.5, kappa=-0.2, clamp=2.0, alpha=0.7)
 JITTER = EventAugmentSettings(shift=1.0, jitter_us=50, drop=0.2)
+
+
+@pytest.fixture(autouse=True)
+def few_threads_in_turns(monkeypatch):
+    """Kernels are right for any number of threads, and each one simulated is a thread of the system."""
+    if SIMULATED:
+        threads = CudaKernel.threads
+        monkeypatch.setattr(CudaKernel, "threads", lambda self, *args: min(16, threads(self, *args)))
+    with schedule(seed=0):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +264,7 @@ def test_without_memory_there_is_one_line(monkeypatch):
 
 def test_a_convolution_too_large_for_a_block_is_one_line():
     data = toy_events(np.random.default_rng(0), n=2, size=64)
-    network = Network.from_architecture("64x64-1C47p46-3", seed=0)
+    network = Network.from_architecture("64x64-1C47p46-P10-3", seed=0)
     with pytest.raises(
         BackendError, match=r"^conv\.forward needs [0-9]+ bytes .*; use the CPU \(--backend cpu\)$"
     ):
