@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evsnn.errors import DataError, EvsnnError
+from evsnn.headers import header_lies
 
 DAMAGED = "the file is damaged, copy or make it again"
 # What a reader accepts from a file it did not write: without limits, few bytes can promise terabytes.
@@ -28,12 +29,6 @@ _MAX_DEFLATE_RATIO = 1100  # deflate cannot do better than 1032 to 1
 _MIN_BYTES_A_CHUNK = 8  # no entry of a chunk index is smaller
 # In the order in which they are applied.
 _FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
-
-# What HDF5 gives every extensible array (its H5Dpublic.h and H5Dearray.c), the index of chunks of a data set
-# that can grow: bits of a number of chunks, entries of the index block, least entries of a data block, least
-# blocks of a super block, bits of the entries of a page. Nothing in h5py changes them.
-_EXTENSIBLE = bytes((32, 4, 16, 4, 10))
-_FIXED_PAGE_BITS = 10  # the same for a fixed array, the index of a data set that cannot
 
 _FALLING = np.arange(1 << 17, 0, -1, dtype=np.float64)
 
@@ -64,7 +59,9 @@ class StoredArray:
         self._where, self._what = where, what
         self._data = data
         self.shape: tuple[int, ...] = data.shape
-        self.nbytes: int = data.size * data.dtype.itemsize
+        # HDF5's own count of the values may have run over.
+        size = math.prod(self.shape)
+        self.nbytes: int = size * data.dtype.itemsize
         creation = data.id.get_create_plist()
         filters = [creation.get_filter(i) for i in range(creation.get_nfilters())]
         self._filters = [code for code, *_ in filters]
@@ -80,17 +77,15 @@ class StoredArray:
         self._chunk_bytes = math.prod(data.chunks) * data.dtype.itemsize
         if self._chunk_bytes > _MAX_CHUNK_BYTES:
             raise DataError(f"{where}: {what} has chunks of more than {_MAX_CHUNK_BYTES >> 20} MiB")
-        self._grid = [-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True)]
+        # No chunk is stored in more: deflate and Fletcher32 add less than that to values that do not pack.
+        self._most_stored = self._chunk_bytes + self._chunk_bytes // 256 + 64
+        self._grid = [-(-rows // chunk) for rows, chunk in zip(self.shape, data.chunks, strict=True)]
         self._last: tuple[tuple[int, ...], npt.NDArray[Any]] | None = None
         # HDF5 is not asked which chunks there are: it believes what the index says of its own length, and
         # counts to 2^64. A chunk that is missing shows when it is read.
         least = max(math.prod(self._grid) * _MIN_BYTES_A_CHUNK, self.nbytes // _MAX_DEFLATE_RATIO)
         if least > file_size:
-            raise DataError(
-                f"{where}: {what} claims {data.size} values, more than the file can hold; {DAMAGED}"
-            )
-        if _index_lies(data):
-            raise DataError(f"{where}: the index of {what} has an impossible header; {DAMAGED}")
+            raise DataError(f"{where}: {what} claims {size} values, more than the file can hold; {DAMAGED}")
 
     def read(self, low: int, high: int) -> npt.NDArray[Any]:
         """Read rows ``low`` to ``high - 1``.
@@ -103,7 +98,7 @@ class StoredArray:
         with reading(self._where, self._what):
             rows = self._data.chunks[0]
             values = np.empty((high - low, *self.shape[1:]), self._data.dtype.newbyteorder("="))
-            if high == low:
+            if values.size == 0:
                 return values
             bounds = [(low, high), *((0, size) for size in self.shape[1:])]
             for index in itertools.product(
@@ -124,14 +119,20 @@ class StoredArray:
         if last is not None and last[0] == origin:
             return last[1]
         try:
-            skipped, packed = self._data.id.read_direct_chunk(origin)
+            # Into memory of ours: HDF5 would reserve what the index says of the chunk.
+            skipped, packed = self._data.id.read_direct_chunk(origin, out=bytearray(self._most_stored))
         except Exception as error:
+            if "out buffer" in str(error):
+                raise DataError(
+                    f"{self._where}: {self._what} has a chunk that takes more than its "
+                    f"{self._chunk_bytes} bytes can; {DAMAGED}"
+                ) from error
             raise DataError(
                 f"{self._where}: {self._what} lacks a chunk ({reason(error)}); {DAMAGED}"
             ) from error
         if skipped:
             raise DataError(f"{self._where}: {self._what} has a chunk without checksum; {DAMAGED}")
-        plain = self._unpack(packed)
+        plain = self._unpack(bytes(packed))
         if len(plain) != self._chunk_bytes:
             raise DataError(
                 f"{self._where}: {self._what} has a chunk that does not unpack to its "
@@ -159,44 +160,6 @@ class StoredArray:
                 values[:, i] = plane
             content = values.tobytes()
         return content
-
-
-class _Gate(io.FileIO):
-    """A file as HDF5 may see it: headers of chunk indices that claim the impossible come to it as zeros.
-
-    HDF5 (2.0.0 at least) reserves and fills what such a header claims, up to 137 GB, before it reads on. It
-    reads these headers in one piece each (HDF5 file format 3.0, VII.C and VII.D).
-    """
-
-    lies = False
-
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - anything with the buffer protocol
-        """Fill a buffer from the file."""
-        count = super().readinto(buffer) or 0
-        view = memoryview(buffer).cast("B")
-        head = bytes(view[:16])
-        if head[:4] == b"EAHD":
-            lies = head[7:12] != _EXTENSIBLE
-        elif head[:4] == b"FAHD":
-            least = int.from_bytes(head[8:16], "little") * _MIN_BYTES_A_CHUNK
-            lies = head[7] != _FIXED_PAGE_BITS or least > os.fstat(self.fileno()).st_size
-        else:
-            lies = False
-        if lies:
-            self.lies = True
-            view[:] = bytes(len(view))
-        return count
-
-
-def _index_lies(data: h5py.Dataset) -> bool:
-    """Whether the header of a data set's chunk index, not read by HDF5 yet, claims the impossible."""
-    if not data.size:
-        return False
-    with _Gate(data.file.filename) as gate, h5py.File(gate, "r") as file:
-        # A chunk is looked up, which without room for it is not read. What else is wrong shows when it is.
-        with suppress(Exception):
-            file[data.name].id.read_direct_chunk((0,) * data.ndim, out=bytearray())
-        return gate.lies
 
 
 def fletcher32(data: bytes) -> int:
@@ -237,6 +200,8 @@ def open_dataset(
         if group.get(name, getlink=True) is None:
             raise DataError(f"{where}: {what} is missing")
         refuse_links(group, name, where)
+        if header_lies(group.file.filename, f"{group.name}/{name}"):
+            raise DataError(f"{where}: {what} has an impossible header; {DAMAGED}")
         data = group[name]
         if not isinstance(data, h5py.Dataset):
             raise DataError(f"{where}: {name!r} must be a data set")

@@ -119,6 +119,11 @@ def test_a_chunk_that_is_right_is_read(events):
         assert file["train"].load().times.tolist() == values.tolist()
 
 
+def test_a_small_bomb_in_a_chunk(events):
+    forge(events, put_chunk(zlib.compress(bytes(20_000), 9)))
+    assert "'times' has a chunk that does not unpack to its 24 bytes" in refused(events)
+
+
 @pytest.mark.parametrize("megabytes", [1, 100])
 def test_a_bomb_in_a_chunk_takes_no_memory(events, megabytes):
     forge(events, put_chunk(zlib.compress(bytes(megabytes << 20), 9)))
@@ -126,7 +131,7 @@ def test_a_bomb_in_a_chunk_takes_no_memory(events, megabytes):
     text = refused(events)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "'times' has a chunk that does not unpack to its 24 bytes" in text
+    assert "'times' has a chunk that takes more than its 24 bytes can" in text
     assert peak < 3 << 20
 
 
@@ -216,6 +221,19 @@ def test_chunks_that_cut_every_axis_are_read(tmp_path):
 # --- indices of chunks
 
 
+@pytest.mark.parametrize("shape", [(1 << 40, 0), (1 << 32, 1 << 32)])
+def test_shapes_whose_count_runs_over(model, shape):
+    def change(file):
+        del file["layer0/weight"]
+        options = {"maxshape": (None, None), "chunks": (1 << 10, 1 << 10), "fletcher32": True}
+        file["layer0"].create_dataset("weight", shape, "f4", **options)
+
+    tracemalloc.start()
+    assert "layer0" in refused(forge(model, change), checkpoint.load)
+    assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    tracemalloc.stop()
+
+
 def lie(path, signature, offset, value):
     """Change the headers of chunk indices, and make their checksums right again."""
     image = bytearray(path.read_bytes())
@@ -233,6 +251,19 @@ def test_an_extensible_array_of_unheard_of_size(events, offset, value):
     """HDF5 reserves and fills up to 137 GB for the first of them."""
     lie(events, b"EAHD", offset, value)
     assert "has an impossible header" in refused(events)
+
+
+def test_a_layout_without_dimensions(events):
+    """HDF5 divides by zero."""
+    image = bytearray(events.read_bytes())
+    places = blocks(bytes(image))
+    layout, forged = b"\x04\x02\x00\x02\x01\x04", b"\x04\x02\x00\x00\x04\x04"
+    assert layout in image
+    image[:] = image.replace(layout, forged)
+    for start, end in places:
+        image[end : end + 4] = struct.pack("<I", lookup3(bytes(image[start:end])))
+    events.write_bytes(image)
+    assert "has an impossible header" in is_refused_at_once(events)
 
 
 def test_the_entries_of_an_index_are_not_counted(events):
