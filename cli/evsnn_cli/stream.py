@@ -107,7 +107,7 @@ def stream(
             click.echo(_report(session.report(), as_json), err=True)
 
         try:
-            with _on_request(report, report_s):
+            with _on_signals(report, report_s):
                 for decision in session.decisions():
                     click.echo(_line(decision, as_json))
         finally:
@@ -115,20 +115,31 @@ def stream(
 
 
 @contextmanager
-def _on_request(report: Callable[[], None], every: float | None) -> Iterator[None]:
-    """Report on SIGUSR1, and every so many seconds, where there are signals for it."""
+def _on_signals(report: Callable[[], None], every: float | None) -> Iterator[None]:
+    """Report on SIGUSR1, and every so many seconds; end in order on SIGTERM and SIGHUP."""
+
+    def asked(_number: int, _frame: object) -> None:
+        report()
+
     before = {}
-    if hasattr(signal, "SIGUSR1"):
-        for number in (signal.SIGUSR1, signal.SIGALRM):
-            before[number] = signal.signal(number, lambda _number, _frame: report())
+    for name, action in (("SIGUSR1", asked), ("SIGALRM", asked), ("SIGTERM", _end), ("SIGHUP", _end)):
+        number = getattr(signal, name, None)  # Windows has few of them
+        # A hangup is ignored where nohup started the program.
+        if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):
+            before[number] = signal.signal(number, action)
+    if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, every or 0.0, every or 0.0)
     try:
         yield
     finally:
-        if before:
+        if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end(number: int, _frame: object) -> None:
+    raise click.exceptions.Exit(128 + number)
 
 
 def _line(decision: Decision, as_json: bool) -> str:
