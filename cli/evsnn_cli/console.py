@@ -40,6 +40,12 @@ device_option = click.option(
     show_default=True,
     help="Number of the CUDA device.",
 )
+half_weights_option = click.option(
+    "--half-weights/--no-half-weights",
+    default=False,
+    show_default=True,
+    help="Simulate dense layers with float16 weights: faster where they exceed the cache; CPU only.",
+)
 json_option = click.option(
     "--json/--no-json",
     "as_json",

@@ -13,6 +13,7 @@ from evsnn_cli.console import (
     chosen_backend,
     counted,
     device_option,
+    half_weights_option,
     json_option,
     print_json,
     progress,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     show_default="beside MODEL",
     help="Folder for the files of --over-time.",
 )
+@half_weights_option
 @backend_option
 @device_option
 @threads_option
@@ -68,6 +70,7 @@ def evaluate(
     over_time: bool,
     step_ms: float | None,
     out: Path | None,
+    half_weights: bool,
     backend: str,
     device: int,
     threads: int | None,
@@ -91,6 +94,7 @@ def evaluate(
     step_us = None if step_ms is None else _microseconds(step_ms)
     path = model / MODEL if model.is_dir() else model
     network = checkpoint.load_model(path)
+    network.use_half_weights(half_weights)
     beside = path.parent / CONFIG
     config = RunConfig.from_toml(beside) if data is None and beside.is_file() else RunConfig()
     where = str(data) if data is not None else config.data.path

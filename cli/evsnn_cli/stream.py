@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evsnn_cli.console import counted, microseconds
+from evsnn_cli.console import counted, half_weights_option, microseconds
 
 if TYPE_CHECKING:
     from evsnn.streams import Decision, LiveReport
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     show_default="at the end, and on SIGUSR1",
     help="Also print counters and latencies every so many seconds, on stderr.",
 )
+@half_weights_option
 @click.option(
     "--json/--no-json",
     "as_json",
@@ -74,6 +75,7 @@ def stream(
     reorder_us: int,
     late: str,
     report_s: float | None,
+    half_weights: bool,
     as_json: bool,
 ) -> None:
     """Answer with MODEL, a model.h5 or its run folder, while events come.
@@ -95,6 +97,7 @@ def stream(
         "step_us": microseconds("--step-ms", step_ms),
     }
     network = load_model(model / MODEL if model.is_dir() else model)
+    network.use_half_weights(half_weights)
     opened = open_source(
         source if listen is None else listen,
         listen=listen is not None,

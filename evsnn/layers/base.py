@@ -22,6 +22,9 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
 
+#: Where float16 rounds to infinity.
+_FLOAT16_END = 65520.0
+
 
 @dataclass(eq=False)
 class LayerState:
@@ -87,6 +90,8 @@ class Placement:
         them.
     decay : (Array, Array)
         Tables of the membrane's decay.
+    halves : Array of uint16, shape (fan_in, padded(n)), optional
+        The bits of ``scaled`` rounded to float16, which the kernel then reads instead.
 
     Notes
     -----
@@ -99,6 +104,7 @@ class Placement:
     threshold: Array
     scaled: Array
     decay: tuple[Array, Array]
+    halves: Array | None = None
 
 
 class Layer(ABC):
@@ -228,6 +234,8 @@ class SpikingLayer(Layer):
             raise SettingsError(f"thresholds must be positive, got {self.threshold.min()}")
         self.neuron = neuron
         self.gain = gain
+        #: Whether it is simulated with float16 weights, from when it is placed next.
+        self.half_weights = False
 
     @property
     @abstractmethod
@@ -282,8 +290,16 @@ class SpikingLayer(Layer):
         """Columns of ``potential`` and of ``last_update`` in the layer's state that belong to a neuron."""
 
     def place(self, backend: Backend) -> Placement:
-        """Put the layer where the kernels of a backend reach it; on the CPU, its own arrays are trained."""
+        """Put the layer where the kernels of a backend reach it; on the CPU, its own arrays are trained.
+
+        Raises
+        ------
+        SettingsError
+            If its weights are to be float16, and the backend or a weight does not allow it.
+        """
         width = layout.padded(self.weight.shape[1])
+        if self.half_weights and backend.name != "cpu":
+            raise SettingsError("2-byte weights are for the CPU: take --backend cpu, or leave them out")
         decay_high, decay_low = layout.decay_tables(self.neuron.tau_us)
         placed = Placement(
             backend,
@@ -292,6 +308,7 @@ class SpikingLayer(Layer):
             backend.put(self.threshold),
             backend.put(layout.aligned_zeros((self.fan_in, width))),
             (backend.put(decay_high), backend.put(decay_low)),
+            backend.put(np.zeros((self.fan_in, width), np.uint16)) if self.half_weights else None,
         )
         self.refresh(placed)
         return placed
@@ -307,6 +324,13 @@ class SpikingLayer(Layer):
             placed.scaled,
             work=self.weight.size,
         )
+        if placed.halves is not None:
+            scaled, halves = placed.backend.fetch(placed.scaled, placed.halves)
+            if np.abs(scaled).max(initial=0.0) >= _FLOAT16_END:
+                raise SettingsError(
+                    "2-byte weights: a weight is 65520 thresholds or more, which float16 cannot hold"
+                )
+            halves[:] = scaled.astype(np.float16).view(np.uint16)
 
     def store(self, placed: Placement) -> None:
         """Bring weights and thresholds back from where they were trained."""
@@ -434,7 +458,7 @@ class SpikingLayer(Layer):
                 queue.units,
                 queue.start,
                 queue.count,
-                placed.scaled,
+                placed.scaled if placed.halves is None else placed.halves,
                 *placed.decay,
                 np.float32(-self.neuron.clamp),
                 np.float32(self.neuron.kappa),

@@ -18,6 +18,7 @@ from evsnn.events.file import EventSplit
 from evsnn.events.queue import HostQueue, Queue
 from evsnn.events.reorder import OrderSettings
 from evsnn.layers.base import Layer, LayerState, SpikingLayer
+from evsnn.layers.dense import Dense
 from evsnn.layers.settings import NeuronSettings
 from evsnn.network.architecture import Architecture, parse_architecture
 from evsnn.network.build import Parameters, build_layers
@@ -127,6 +128,22 @@ class Network:
     def spiking_layers(self) -> list[SpikingLayer]:
         """The layers that have neurons, in order."""
         return [layer for layer in self.layers if isinstance(layer, SpikingLayer)]
+
+    def use_half_weights(self, wanted: bool = True) -> None:
+        """Have dense layers simulated with 2-byte copies of their weights, on the CPU.
+
+        Weights over thresholds are rounded to float16, everything else is computed in float32 as ever. Where
+        the weights of a layer exceed the cache, half the bytes take half the time. What the network has
+        learned stays as it is, and so do simulations and streams opened before. Convolutions, whose weights
+        are few, keep float32.
+
+        Parameters
+        ----------
+        wanted : bool
+            False: float32 again.
+        """
+        for layer in self.spiking_layers:
+            layer.half_weights = wanted and isinstance(layer, Dense)
 
     @property
     def n_inputs(self) -> int:

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 import pytest
 from evsnn_kernels import layout
-from evsnn_kernels.cpu.vector import highest, load, load_64, lowest_bit, may_reach, store
+from evsnn_kernels.cpu import vector
+from evsnn_kernels.cpu.vector import highest, load, load_64, lowest_bit, may_reach, store, value_at
 from evsnn_kernels.layout import LANES
 from evsnn_kernels.spec.neuron import clamped, decayed, inhibition, reaches, received
 
@@ -85,3 +86,24 @@ def test_lowest_bit(bit):
 @pytest.mark.parametrize(("n", "padded"), [(1, 8), (7, 8), (8, 8), (9, 16), (50, 56)])
 def test_padding(n, padded):
     assert layout.padded(n) == padded
+
+
+@pytest.mark.parametrize("instruction", [True, False])
+def test_values_of_two_bytes_are_those_of_float16(instruction, monkeypatch):
+    if not instruction:
+        monkeypatch.setattr(vector, "has_cpu_feature", lambda name: False)
+
+    @numba.njit
+    def widen(halves, lanes, single):
+        for i in range(0, len(halves), LANES):
+            store(lanes, i, load(halves, i))
+        for i in range(len(halves)):
+            single[i] = value_at(halves, i)
+
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    bits = bits[np.isfinite(bits.view(np.float16))]
+    lanes, single = np.zeros(len(bits), np.float32), np.zeros(len(bits), np.float32)
+    widen(bits, lanes, single)
+    expected = bits.view(np.float16).astype(np.float32)
+    assert lanes.tobytes() == expected.tobytes()
+    assert single.tobytes() == expected.tobytes()

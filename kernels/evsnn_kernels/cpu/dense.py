@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 
 from evsnn_kernels.cpu.tiles import by_tiles
-from evsnn_kernels.cpu.vector import load, lowest_bit, store
+from evsnn_kernels.cpu.vector import load, lowest_bit, store, value_at
 from evsnn_kernels.jit import cpu_kernel, cpu_part
-from evsnn_kernels.layout import F32, I64, LANES, U32, U64, Scalar
+from evsnn_kernels.layout import F32, I64, LANES, U16, U32, U64, Scalar
 from evsnn_kernels.spec.neuron import (
     clamped,
     decay_factor,
@@ -28,7 +28,7 @@ WORD: Final = 64
 @cpu_part
 def _update(
     units: U32,
-    rows: F32,
+    rows: F32 | U16,
     potential: F32,
     factor: Scalar,
     floor: Scalar,
@@ -108,7 +108,7 @@ def forward(
     units: U32,
     start: I64,
     count: I64,
-    weight: F32,
+    weight: F32 | U16,
     decay_high: F32,
     decay_low: F32,
     floor: Scalar,
@@ -133,7 +133,8 @@ def forward(
     times, units, start, count
         Input queue.
     weight : float32 (n_in, padded(n_out))
-        Weights divided by the threshold of the receiving neuron, 0 beyond the neurons.
+        Weights divided by the threshold of the receiving neuron, 0 beyond the neurons. Of uint16, the bits
+        of float16 values; the arithmetic is that of float32 all the same.
     decay_high, decay_low : float32
         Decay tables.
     floor : float32
@@ -221,7 +222,7 @@ def forward(
                     dynamic = refractory_weight(since, refractory)
                     x = decayed(v[i], factor)
                     for e in range(begin, end):
-                        x = received(x, dynamic * weight[units[e], i])
+                        x = received(x, dynamic * value_at(rows, np.int64(units[e]) * n_out + i))
                     kept[still] = clamped(x, floor)
                     recent[still] = i
                     still += 1

@@ -28,7 +28,7 @@ from evsnn_kernels.cpu.vector import (
     where,
 )
 from evsnn_kernels.jit import cpu_part, cpu_routine, has_cpu_feature
-from evsnn_kernels.layout import F32, I64, U32, U64, Scalar
+from evsnn_kernels.layout import F32, I64, U16, U32, U64, Scalar
 from evsnn_kernels.spec.neuron import THRESHOLD, clamped, decay_factor, decayed, reaches, received, reset
 
 
@@ -45,7 +45,7 @@ def _passes(
         code: I64,
         factor: F32,
         offset: U64,
-        rows: F32,
+        rows: F32 | U16,
         floor: Scalar,
         potential: F32,
         hit_event: U64,
@@ -158,7 +158,7 @@ def by_tiles(
     units: U32,
     start: I64,
     count: I64,
-    rows: F32,
+    rows: F32 | U16,
     decay_high: F32,
     decay_low: F32,
     floor: Scalar,

@@ -1,9 +1,10 @@
 """Several float32 values as one: what LLVM can do with a vector, and Numba cannot express in Python.
 
 ``load`` takes ``LANES`` neighbours of an array, ``store`` puts them back; ``load_64`` and ``store_64`` do the
-same with 64 of them, and so on. Between the two they may be
-multiplied by a scalar, added to their like or to a scalar, held above a scalar with ``max`` and compared with
-``>=``, which gives a bit mask: enough for the functions of :mod:`evsnn_kernels.spec.neuron`, which thus
+same with 64 of them, and so on; ``value_at`` loads one. From an array of uint16 they load the float16 values
+whose bits it holds. Between load and store values may be multiplied by a scalar, added to their like or to a
+scalar, held above a scalar with ``max`` and compared with ``>=``, which gives a bit mask: enough for the
+functions of :mod:`evsnn_kernels.spec.neuron`, which thus
 mean the same for one neuron and for many. Each operation is rounded as its scalar twin is. A mask is dear;
 :func:`may_reach` tells cheaply that there is nothing to be found in it.
 
@@ -21,6 +22,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
+from evsnn_kernels.jit import has_cpu_feature
 from evsnn_kernels.layout import LANES
 
 #: Bits of a mask.
@@ -40,10 +42,53 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector.floats)  # type: ignore[no-untyped-call]  # Numba has no types
 
 
-def _address(vector: _VectorType, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Pointer to the values that begin at an index of an array, the first two arguments."""
+def _address(kind: Any, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to values of an LLVM type that begin at an index of an array, the first two arguments."""
     data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-    return builder.bitcast(builder.gep(data, [arguments[1]]), vector.floats.as_pointer())
+    return builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer())
+
+
+def _like(kind: Any, lane: Any) -> Any:
+    """Type of as many lanes as ``kind`` has, or of the one that a scalar is."""
+    return ir.VectorType(lane, kind.count) if isinstance(kind, ir.VectorType) else lane
+
+
+def _constant(kind: Any, value: float) -> Any:
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+
+
+def _widened(builder: Any, bits: Any) -> Any:
+    """Float32 values of the bits of finite float16 ones; exact."""
+    if has_cpu_feature("f16c"):
+        return builder.fpext(
+            builder.bitcast(bits, _like(bits.type, ir.HalfType())), _like(bits.type, ir.FloatType())
+        )
+    # Exponent and fraction at their places in a float32, whose exponent counts from another number.
+    integers, floats = _like(bits.type, ir.IntType(32)), _like(bits.type, ir.FloatType())
+    wide = builder.zext(bits, integers)
+    magnitude = builder.shl(builder.and_(wide, _constant(integers, 0x7FFF)), _constant(integers, 13))
+    sign = builder.shl(builder.and_(wide, _constant(integers, 0x8000)), _constant(integers, 16))
+    scaled = builder.fmul(builder.bitcast(magnitude, floats), _constant(floats, 2.0**112))
+    return builder.bitcast(builder.or_(builder.bitcast(scaled, integers), sign), floats)
+
+
+def _loaded(kind: Any, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Float32 values at an index of an array of float32, or of the bits of float16."""
+    if signature.args[0].dtype == types.uint16:
+        halves = _like(kind, ir.IntType(16))
+        return _widened(
+            builder, builder.load(_address(halves, context, builder, signature, arguments), align=2)
+        )
+    return builder.load(_address(kind, context, builder, signature, arguments), align=4)
+
+
+def _value_at(typing_context: Any, array: Any, index: Any) -> Any:
+    """Value of an array of one dimension."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _loaded(ir.FloatType(), context, builder, signature, arguments)
+
+    return types.float32(array, types.intp), body
 
 
 def _splat(vector: Any, builder: Any, value: Any) -> Any:
@@ -58,13 +103,13 @@ def _access(vector: _VectorType) -> tuple[Callable[..., Any], Callable[..., Any]
 
     def load(typing_context: Any, array: Any, first: Any) -> Any:
         def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.load(_address(vector, context, builder, signature, arguments), align=4)
+            return _loaded(vector.floats, context, builder, signature, arguments)
 
         return vector(array, types.intp), body
 
     def store(typing_context: Any, array: Any, first: Any, values: Any) -> Any:
         def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            address = _address(vector, context, builder, signature, arguments)
+            address = _address(vector.floats, context, builder, signature, arguments)
             builder.store(arguments[2], address, align=4)
             return context.get_dummy_value()
 
@@ -141,6 +186,7 @@ def _may_reach(typing_context: Any, vector: Any, bound: Any) -> Any:
 lowest_bit: Callable[..., Any] = intrinsic(_lowest_bit)
 highest: Callable[..., Any] = intrinsic(_highest)
 may_reach: Callable[..., Any] = intrinsic(_may_reach)
+value_at: Callable[..., Any] = intrinsic(_value_at)
 where: Callable[..., Any] = intrinsic(_where)
 
 
