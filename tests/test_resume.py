@@ -199,6 +199,7 @@ def signalled(*arguments, **named):
         for number in {signals}:
             os.kill(os.getpid(), number)
 Optimiser.step = signalled
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 {before}
 """
 

@@ -590,10 +590,11 @@ def receiver(model):
     """`evsnn stream --listen` as a process of its own; its address."""
     started = []
 
-    # A shell starts what it puts in the background with SIGINT ignored, and so would the test be.
+    # A shell starts what it puts in the background with SIGINT ignored, nohup with SIGHUP.
     program = (
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from evsnn_cli.main import main\n"
         "main()\n"
     )
