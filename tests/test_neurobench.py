@@ -129,8 +129,8 @@ def test_equal_to_neurobench(kind):
     pytest.importorskip(
         "neurobench", reason="neurobench, and torch and snntorch which it needs, are not installed"
     )
-    torch = pytest.importorskip("torch")
     import snntorch
+    import torch
     from neurobench.metrics.static import ConnectionSparsity, Footprint
     from neurobench.metrics.workload import ActivationSparsity, MembraneUpdates, SynapticOperations
     from neurobench.models import TorchModel

@@ -57,7 +57,7 @@ def queue_of(data):
 
 
 @pytest.mark.parametrize("n", [3, 8, 70, 136])
-@pytest.mark.parametrize("kernel", [stream.dense_rows, stream.dense_tiles])
+@pytest.mark.parametrize("kernel", [stream.dense_rows, stream.dense_rows_ahead, stream.dense_tiles])
 def test_streaming_adds_the_rows_of_all_events(kernel, n):
     data = recordings()
     weight = np.zeros((data.n_inputs, padded(n)), np.float32)

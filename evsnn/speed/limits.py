@@ -55,7 +55,7 @@ def stream_weights(
         seconds = time.perf_counter() - begin
         return seconds, seconds
     times = []
-    for kernel in (stream.dense_rows, stream.dense_tiles):
+    for kernel in (stream.dense_rows, stream.dense_rows_ahead, stream.dense_tiles):
         begin = time.perf_counter()
         backend.run(kernel, len(queue), *events, potential)
         times.append(time.perf_counter() - begin)

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from evsnn_kernels import layout
 from evsnn_kernels.cpu import vector
-from evsnn_kernels.cpu.vector import highest, load, load_64, lowest_bit, may_reach, store, value_at
+from evsnn_kernels.cpu.vector import (
+    count_bits,
+    highest,
+    load,
+    load_64,
+    lowest_bit,
+    may_reach,
+    prefetch,
+    prefetch_64,
+    store,
+    value_at,
+)
 from evsnn_kernels.layout import LANES
 from evsnn_kernels.spec.neuron import clamped, decayed, inhibition, reaches, received
 
@@ -81,6 +92,29 @@ def test_lanes_equal_single_neurons(seed):
 def test_lowest_bit(bit):
     assert lowest(np.uint64(1 << bit)) == bit
     assert lowest(np.uint64(1 << bit | 1 << 63)) == bit
+
+
+@pytest.mark.parametrize("mask", [0, 1, 1 << 63, 0b1011, 2**64 - 1])
+def test_count_bits(mask):
+    @numba.njit
+    def count(mask):
+        return count_bits(mask)
+
+    assert count(np.uint64(mask)) == mask.bit_count()
+
+
+@pytest.mark.parametrize(("dtype", "lines"), [(np.float32, 1 + 4), (np.uint16, 1 + 2)])
+def test_prefetch_names_every_cache_line(dtype, lines):
+    @numba.njit
+    def announce(array):
+        prefetch(array, 3)
+        prefetch_64(array, 5)
+
+    array = np.arange(100).astype(dtype)
+    announce(array)
+    assert np.array_equal(array, np.arange(100))
+    [code] = announce.inspect_llvm().values()
+    assert code.count("call void @llvm.prefetch") == lines
 
 
 @pytest.mark.parametrize(("n", "padded"), [(1, 8), (7, 8), (8, 8), (9, 16), (50, 56)])

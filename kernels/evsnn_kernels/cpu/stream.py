@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evsnn_kernels.cpu.vector import load, load_64, store, store_64
+from evsnn_kernels.cpu.vector import load, load_64, prefetch_64, store, store_64
 from evsnn_kernels.jit import cpu_kernel
 from evsnn_kernels.layout import F32, I64, LANES, U32, Scalar
 from evsnn_kernels.spec.convolution import first_place, last_place, offset
@@ -34,6 +34,29 @@ def dense_rows(
         for e in range(start[s], start[s] + count[s]):
             row = np.int64(units[e]) * width
             for i in range(0, width, LANES):
+                store(sums, i, load(sums, i) + load(rows, row + i))
+
+
+@cpu_kernel
+def dense_rows_ahead(
+    units: U32, start: I64, count: I64, weight: F32, out_total: F32, first: Scalar, last: Scalar
+) -> None:
+    """As :func:`dense_rows`, where a row comes into the cache two events before it is added."""
+    width = weight.shape[1]
+    rows = weight.reshape(-1)
+    whole = width // 64 * 64
+    for s in range(first, last):
+        sums = out_total[s]
+        stop = start[s] + count[s]
+        for e in range(start[s], stop):
+            row = np.int64(units[e]) * width
+            coming = np.int64(units[min(e + 2, stop - 1)]) * width
+            for i in range(0, whole, 64):
+                prefetch_64(rows, coming + i)
+                # A fixed number of steps, which the compiler unrolls.
+                for lane in range(0, 64, LANES):
+                    store(sums, i + lane, load(sums, i + lane) + load(rows, row + i + lane))
+            for i in range(whole, width, LANES):
                 store(sums, i, load(sums, i) + load(rows, row + i))
 
 

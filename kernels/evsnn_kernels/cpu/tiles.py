@@ -9,11 +9,12 @@ sample. The arithmetic of each neuron is that of :mod:`evsnn_kernels.cpu.dense`,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from evsnn_kernels.cpu.vector import (
+    count_bits,
     highest,
     load,
     load_16,
@@ -21,6 +22,10 @@ from evsnn_kernels.cpu.vector import (
     load_64,
     lowest_bit,
     may_reach,
+    prefetch,
+    prefetch_16,
+    prefetch_32,
+    prefetch_64,
     store,
     store_16,
     store_32,
@@ -31,9 +36,29 @@ from evsnn_kernels.jit import cpu_part, cpu_routine, has_cpu_feature
 from evsnn_kernels.layout import F32, I64, U16, U32, U64, Scalar
 from evsnn_kernels.spec.neuron import THRESHOLD, clamped, decay_factor, decayed, reaches, received, reset
 
+#: Notes beyond those of a sample's slot, where one may be written that does not count.
+_SPARE: Final = 2
+#: Events between a row of weights being announced to the processor and its use.
+_AHEAD: Final = 24
+
+
+@cpu_part
+def _note(
+    note_event: U32, note_base: U32, note_mask: U64, at: Scalar, event: Scalar, base: Scalar, mask: Scalar
+) -> Scalar:
+    """Note at ``at`` who fired at an event, if anybody did; return where the next note goes."""
+    note_event[at] = event
+    note_base[at] = base
+    note_mask[at] = mask
+    return at + np.uint64(mask != np.uint64(0))
+
 
 def _passes(
-    load: Callable[..., Any], store: Callable[..., Any], step: int, pair: bool = False
+    load: Callable[..., Any],
+    store: Callable[..., Any],
+    prefetch: Callable[..., Any],
+    step: int,
+    pair: bool = False,
 ) -> Callable[..., Any]:
     """Make the part of :func:`by_tiles` for ``step`` neurons at a time, or for a pair of as many.
 
@@ -48,12 +73,11 @@ def _passes(
         rows: F32 | U16,
         floor: Scalar,
         potential: F32,
-        hit_event: U64,
-        hit_mask: U64,
-        hit_upper: U64,
-        out_event: U64,
-        out_units: U32,
-        out_slot: I64,
+        note_event: U32,
+        note_base: U32,
+        note_mask: U64,
+        note_slot: I64,
+        noted: I64,
         out_count: I64,
         first: Scalar,
         last: Scalar,
@@ -65,65 +89,58 @@ def _passes(
         while base + neurons <= width:
             for s in range(first, last):
                 row = s * width + base
-                slot = out_slot[s] - out_slot[first]
-                capacity = out_slot[s + 1] - out_slot[s]
-                produced = out_count[s]
-                hits = np.uint64(0)
+                begin = offset[s - first]
+                at = np.uint64(noted[s - first])
+                full = np.uint64(note_slot[s - first + 1] - _SPARE)
+                found = 0
                 v = load(membranes, row)
                 if pair:
                     w = load(membranes, row + step)
-                for e in range(offset[s - first], offset[s - first + 1]):
-                    at = (code[e] >> 1) + base
-                    v = received(decayed(v, factor[e]), load(rows, at))
+                for e in range(begin, offset[s - first + 1]):
+                    prefetch(rows, (code[e + np.uint64(_AHEAD)] >> 1) + base)
                     if pair:
-                        w = received(decayed(w, factor[e]), load(rows, at + step))
+                        prefetch(rows, (code[e + np.uint64(_AHEAD)] >> 1) + base + step)
+                    weight = (code[e] >> 1) + base
+                    v = received(decayed(v, factor[e]), load(rows, weight))
+                    if pair:
+                        w = received(decayed(w, factor[e]), load(rows, weight + step))
                     if code[e] & 1:
                         v = clamped(v, floor)
                         if pair:
                             w = clamped(w, floor)
                         if may_reach(highest(v, w) if pair else v, THRESHOLD):
                             mask = reaches(v)
-                            upper = reaches(w) if pair else np.uint64(0)
                             v = where(mask, reset(v), v)
+                            at = _note(note_event, note_base, note_mask, at, e - begin, base, mask)
+                            found += count_bits(mask)
                             if pair:
-                                w = where(upper, reset(w), w)
-                            hit_event[hits] = e
-                            hit_mask[hits] = mask
-                            hit_upper[hits] = upper
-                            hits += np.uint64((mask | upper) != np.uint64(0))
+                                mask = reaches(w)
+                                w = where(mask, reset(w), w)
+                                at = _note(note_event, note_base, note_mask, at, e - begin, base + step, mask)
+                                found += count_bits(mask)
+                            at = min(at, full)
                 store(membranes, row, v)
                 if pair:
                     store(membranes, row + step, w)
-                for hit in range(hits):
-                    mask = hit_mask[hit]
-                    upper = hit_upper[hit]
-                    shift = 0
-                    while mask | upper != np.uint64(0):
-                        if mask == np.uint64(0):
-                            mask = upper
-                            upper = np.uint64(0)
-                            shift = step
-                        i = shift + lowest_bit(mask)
-                        mask = mask & (mask - np.uint64(1))
-                        if produced < capacity:
-                            out_event[slot + produced] = hit_event[hit]
-                            out_units[slot + produced] = base + i
-                        produced += 1
-                out_count[s] = produced
+                noted[s - first] = np.int64(at)
+                out_count[s] += found
             base += neurons
         return base
 
     return cpu_routine(run)
 
 
-_LOAD_STORE = {8: (load, store), 16: (load_16, store_16), 32: (load_32, store_32), 64: (load_64, store_64)}
+_ACCESS = {
+    8: (load, store, prefetch),
+    16: (load_16, store_16, prefetch_16),
+    32: (load_32, store_32, prefetch_32),
+    64: (load_64, store_64, prefetch_64),
+}
 # Two vectors have to fit into half of the registers: 32 of 16 floats (AVX-512), 16 of 8 (AVX2) or of 4.
 _WIDEST = 64 if has_cpu_feature("avx512f") else 32 if has_cpu_feature("avx2") else 16
-_passes_of_pairs = _passes(*_LOAD_STORE[_WIDEST], _WIDEST, pair=True)
+_passes_of_pairs = _passes(*_ACCESS[_WIDEST], _WIDEST, pair=True)
 # What pairs leave over is less than two of them: one pass for every size below.
-_passes_64, _passes_32, _passes_16, _passes_8 = (
-    _passes(*_LOAD_STORE[step], step) for step in (64, 32, 16, 8)
-)
+_passes_64, _passes_32, _passes_16, _passes_8 = (_passes(*_ACCESS[step], step) for step in (64, 32, 16, 8))
 _HAS_64, _HAS_32 = _WIDEST >= 64, _WIDEST >= 32
 
 
@@ -184,7 +201,8 @@ def by_tiles(
         most = max(most, count[s])
         out_count[s] = 0
     # Of every event: its row of weights, times 2, plus 1 for the last one of a time; and the decay before it.
-    code = np.empty(offset[last - first], np.int64)
+    # Beyond the last one the first row is announced for nothing.
+    code = np.zeros(offset[last - first] + np.uint64(_AHEAD), np.int64)
     factor = np.empty(offset[last - first], np.float32)
     for s in range(first, last):
         begin, n = start[s], count[s]
@@ -199,13 +217,15 @@ def by_tiles(
             code[at : at + n],
             factor[at : at + n],
         )
-    # What a pass notes of each time at which some neuron fired.
-    hit_event = np.empty(most, np.uint64)
-    hit_mask = np.empty(most, np.uint64)
-    hit_upper = np.empty(most, np.uint64)
-    room = out_slot[last] - out_slot[first]
-    found_event = np.empty(room, np.uint64)
-    found_unit = np.empty(room, np.uint32)
+    # A note says which of some neurons fired at an event, so there are no more of them than spikes.
+    note_slot = np.empty(last - first + 1, np.int64)
+    for s in range(first, last + 1):
+        note_slot[s - first] = out_slot[s] - out_slot[first] + _SPARE * (s - first)
+    room = note_slot[last - first]
+    noted = note_slot[: last - first].copy()
+    note_event = np.empty(room, np.uint32)
+    note_base = np.empty(room, np.uint32)
+    note_mask = np.empty(room, np.uint64)
     samples = (
         code,
         factor,
@@ -213,12 +233,11 @@ def by_tiles(
         rows,
         floor,
         potential,
-        hit_event,
-        hit_mask,
-        hit_upper,
-        found_event,
-        found_unit,
-        out_slot,
+        note_event,
+        note_base,
+        note_mask,
+        note_slot,
+        noted,
         out_count,
         first,
         last,
@@ -232,19 +251,22 @@ def by_tiles(
     # In the order of time; at one time, tiles have found the neurons in their order.
     place = np.empty(most + 1, np.int64)
     for s in range(first, last):
-        found = out_count[s]
-        if found <= out_slot[s + 1] - out_slot[s]:
-            at = out_slot[s] - out_slot[first]
-            before_first = offset[s - first]
-            for e in range(count[s] + 1):
+        if out_count[s] <= out_slot[s + 1] - out_slot[s]:
+            for e in range(1, count[s] + 1):
                 place[e] = 0
-            for j in range(at, at + found):
-                place[found_event[j] - before_first + np.uint64(1)] += 1
+            begin, end = note_slot[s - first], noted[s - first]
+            for note in range(begin, end):
+                place[np.uint64(note_event[note]) + np.uint64(1)] += count_bits(note_mask[note])
+            place[0] = out_slot[s]
             for e in range(count[s]):
                 place[e + 1] += place[e]
-            for j in range(at, at + found):
-                e = found_event[j] - before_first
-                to = out_slot[s] + place[e]
-                out_times[to] = times[start[s] + np.int64(e)]
-                out_units[to] = found_unit[j]
-                place[e] += 1
+            for note in range(begin, end):
+                event = np.int64(note_event[note])
+                mask = note_mask[note]
+                to = place[event]
+                while mask != np.uint64(0):
+                    out_times[to] = times[start[s] + event]
+                    out_units[to] = note_base[note] + lowest_bit(mask)
+                    mask = mask & (mask - np.uint64(1))
+                    to += 1
+                place[event] = to

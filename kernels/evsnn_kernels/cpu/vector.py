@@ -1,12 +1,13 @@
 """Several float32 values as one: what LLVM can do with a vector, and Numba cannot express in Python.
 
-``load`` takes ``LANES`` neighbours of an array, ``store`` puts them back; ``load_64`` and ``store_64`` do the
-same with 64 of them, and so on; ``value_at`` loads one. From an array of uint16 they load the float16 values
-whose bits it holds. Between load and store values may be multiplied by a scalar, added to their like or to a
-scalar, held above a scalar with ``max`` and compared with ``>=``, which gives a bit mask: enough for the
-functions of :mod:`evsnn_kernels.spec.neuron`, which thus
-mean the same for one neuron and for many. Each operation is rounded as its scalar twin is. A mask is dear;
-:func:`may_reach` tells cheaply that there is nothing to be found in it.
+``load`` takes ``LANES`` neighbours of an array, ``store`` puts them back, ``prefetch`` has the processor
+bring them into its caches beforehand; ``load_64``, ``store_64`` and ``prefetch_64`` do the same with 64 of
+them, and so on; ``value_at`` loads one. From an array of uint16 they load the float16 values whose bits it
+holds. Between load and store values may be multiplied by a scalar, added to their like or to a scalar, held
+above a scalar with ``max`` and compared with ``>=``, which gives a bit mask: enough for the functions of
+:mod:`evsnn_kernels.spec.neuron`, which thus mean the same for one neuron and for many. Each operation is
+rounded as its scalar twin is. A mask is dear; :func:`may_reach` tells cheaply that there is nothing to be
+found in it.
 
 Compared with a plain loop, which LLVM vectorises only where it can prove that arrays do not overlap and that
 the loop is long, short rows (the maps of one place) run at full width.
@@ -27,6 +28,8 @@ from evsnn_kernels.layout import LANES
 
 #: Bits of a mask.
 _BITS: Final = 64
+#: Bytes that come into a cache together.
+_CACHE_LINE: Final = 64
 
 
 class _VectorType(types.Type):
@@ -98,8 +101,8 @@ def _splat(vector: Any, builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, zeros)
 
 
-def _access(vector: _VectorType) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Functions that load a vector ``array[first : first + width]`` and store it there."""
+def _access(vector: _VectorType) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Functions that load a vector ``array[first : first + width]``, store it there, and announce a load."""
 
     def load(typing_context: Any, array: Any, first: Any) -> Any:
         def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -115,8 +118,26 @@ def _access(vector: _VectorType) -> tuple[Callable[..., Any], Callable[..., Any]
 
         return types.void(array, types.intp, vector), body
 
+    def prefetch(typing_context: Any, array: Any, first: Any) -> Any:
+        lanes_of_a_line = _CACHE_LINE * 8 // array.dtype.bitwidth
+
+        def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            integer, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            announce = builder.module.declare_intrinsic(
+                "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
+            )
+            # For reading, into all caches, data.
+            how = [ir.Constant(integer, value) for value in (0, 3, 1)]
+            for lane in range(0, vector.width, lanes_of_a_line):
+                index = builder.add(arguments[1], ir.Constant(arguments[1].type, lane))
+                address = _address(ir.IntType(8), context, builder, signature, [arguments[0], index])
+                builder.call(announce, [address, *how])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), body
+
     # Numba supplies the typing context; callers see only the arguments after it.
-    return intrinsic(load), intrinsic(store)
+    return intrinsic(load), intrinsic(store), intrinsic(prefetch)
 
 
 def _lowest_bit(typing_context: Any, mask: Any) -> Any:
@@ -124,6 +145,15 @@ def _lowest_bit(typing_context: Any, mask: Any) -> Any:
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.intp(types.uint64), body
+
+
+def _count_bits(typing_context: Any, mask: Any) -> Any:
+    """How many bits of a mask are set."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
 
     return types.intp(types.uint64), body
 
@@ -183,6 +213,7 @@ def _may_reach(typing_context: Any, vector: Any, bound: Any) -> Any:
     return types.boolean(vector, types.float32), body
 
 
+count_bits: Callable[..., Any] = intrinsic(_count_bits)
 lowest_bit: Callable[..., Any] = intrinsic(_lowest_bit)
 highest: Callable[..., Any] = intrinsic(_highest)
 may_reach: Callable[..., Any] = intrinsic(_may_reach)
@@ -231,7 +262,7 @@ _operation(operator.sub, False, None, lambda builder, a, b: builder.fsub(a, b))
 _operation(max, False, None, _emit_max)
 _operation(operator.ge, False, types.uint64, _emit_mask)
 
-load, store = _access(_VectorType(LANES))
-load_16, store_16 = _access(_VectorType(16))
-load_32, store_32 = _access(_VectorType(32))
-load_64, store_64 = _access(_VectorType(64))
+load, store, prefetch = _access(_VectorType(LANES))
+load_16, store_16, prefetch_16 = _access(_VectorType(16))
+load_32, store_32, prefetch_32 = _access(_VectorType(32))
+load_64, store_64, prefetch_64 = _access(_VectorType(64))
