@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from evsnn_kernels import layout
 
 from evsnn.backends.base import LEAST_WORK, Array, Backend, Feed, Growing, HostArray, Part, T
 from evsnn.errors import SettingsError
@@ -87,7 +88,7 @@ class CpuBackend(Backend):
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an array of any content."""
-        return np.empty(shape, dtype)
+        return layout.aligned(shape, dtype)
 
     def put(self, array: HostArray) -> Array:
         """Return the array itself."""

@@ -301,12 +301,14 @@ class SpikingLayer(Layer):
         if self.half_weights and backend.name != "cpu":
             raise SettingsError("2-byte weights are for the CPU: take --backend cpu, or leave them out")
         decay_high, decay_low = layout.decay_tables(self.neuron.tau_us)
+        scaled = layout.aligned((self.fan_in, width), np.float32)
+        scaled[:] = 0.0
         placed = Placement(
             backend,
             QueueBuffer(backend),
             backend.put(self.weight),
             backend.put(self.threshold),
-            backend.put(layout.aligned_zeros((self.fan_in, width))),
+            backend.put(scaled),
             (backend.put(decay_high), backend.put(decay_low)),
             backend.put(np.zeros((self.fan_in, width), np.uint16)) if self.half_weights else None,
         )

@@ -26,6 +26,7 @@ counters, and last the range ``first, last`` of samples, rows or columns it work
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -47,6 +48,8 @@ Scalar: TypeAlias = Any
 
 #: float32 values that kernels handle at once; neurons and maps are stored in whole groups of them.
 LANES: Final = 8
+#: Bytes that a processor moves together.
+CACHE_LINE: Final = 64
 
 #: Bits of a time difference resolved by the fine decay table.
 DECAY_LOW_BITS: Final = 10
@@ -110,12 +113,12 @@ def decay_tables(tau_us: float) -> tuple[F32, F32]:
     return high, low
 
 
-def aligned_zeros(shape: tuple[int, int]) -> F32:
-    """float32 zeros that begin at a cache line: no vector of a row of 16 n values lies in two of them."""
-    size = shape[0] * shape[1]
-    room = np.zeros(4 * size + 64, np.uint8)
-    begin = -room.ctypes.data % 64
-    return room[begin : begin + 4 * size].view(np.float32).reshape(shape)
+def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Array of any content that begins at a cache line, so that fewer vectors lie in two of them."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + CACHE_LINE, np.uint8)
+    begin = -room.ctypes.data % CACHE_LINE
+    return room[begin : begin + size].view(dtype).reshape(shape)
 
 
 def padded(n: int) -> int:

@@ -122,6 +122,16 @@ def test_padding(n, padded):
     assert layout.padded(n) == padded
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (5, 7), (2, 0, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+def test_aligned_arrays_begin_at_a_cache_line(shape, dtype):
+    array = layout.aligned(shape, dtype)
+    assert array.shape == shape
+    assert array.dtype == dtype
+    assert array.flags.c_contiguous
+    assert array.size == 0 or array.ctypes.data % layout.CACHE_LINE == 0
+
+
 @pytest.mark.parametrize("instruction", [True, False])
 def test_values_of_two_bytes_are_those_of_float16(instruction, monkeypatch):
     if not instruction:

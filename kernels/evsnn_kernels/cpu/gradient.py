@@ -7,11 +7,18 @@ for any number of threads.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
+from evsnn_kernels.cpu.vector import load_32, store_32
 from evsnn_kernels.jit import cpu_kernel
 from evsnn_kernels.layout import F32, Scalar
+
+#: Neurons whose sums stay in registers over a batch.
+_TILE: Final = 32
+#: Rows that are summed up while a tile of the errors of a batch is in the first-level cache.
+_BLOCK: Final = 16
 
 
 @cpu_kernel
@@ -65,15 +72,38 @@ def weight_gradient(
         Overwritten in rows first:last.
     """
     n_samples, n_out = delta.shape
-    for k in range(first, last):
-        for i in range(n_out):
-            out_gradient[k, i] = np.float32(0.0)
-        for s in range(n_samples):
-            x = activity[s, k]
-            if x != np.float32(0.0):
-                factor = x * scale[s]
-                for i in range(n_out):
-                    out_gradient[k, i] += factor * delta[s, i]
+    errors = delta.reshape(-1)
+    sums = out_gradient.reshape(-1)
+    tiled = n_out // _TILE * _TILE
+    # Of each row of a block: the samples it is active in, and what their errors are multiplied by.
+    samples = np.empty((_BLOCK, n_samples), np.uint32)
+    factors = np.empty((_BLOCK, n_samples), np.float32)
+    active = np.empty(_BLOCK, np.int64)
+    for begin in range(first, last, _BLOCK):
+        rows = min(_BLOCK, last - begin)
+        for row in range(rows):
+            k = begin + row
+            found = np.uint64(0)
+            for s in range(n_samples):
+                x = activity[s, k]
+                samples[row, found] = s
+                factors[row, found] = x * scale[s]
+                found += np.uint64(x != np.float32(0.0))  # no branch: none could be foreseen
+            active[row] = np.int64(found)
+            for i in range(n_out):
+                out_gradient[k, i] = np.float32(0.0)
+        for base in range(0, tiled, _TILE):
+            for row in range(rows):
+                at = (begin + row) * n_out + base
+                total = load_32(sums, at)
+                for j in range(active[row]):
+                    error = load_32(errors, np.int64(samples[row, j]) * n_out + base)
+                    total = total + error * factors[row, j]
+                store_32(sums, at, total)
+        for row in range(rows):
+            for j in range(active[row]):
+                for i in range(tiled, n_out):
+                    out_gradient[begin + row, i] += factors[row, j] * delta[samples[row, j], i]
 
 
 @cpu_kernel

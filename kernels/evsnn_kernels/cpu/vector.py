@@ -24,12 +24,10 @@ from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
 from evsnn_kernels.jit import has_cpu_feature
-from evsnn_kernels.layout import LANES
+from evsnn_kernels.layout import CACHE_LINE, LANES
 
 #: Bits of a mask.
 _BITS: Final = 64
-#: Bytes that come into a cache together.
-_CACHE_LINE: Final = 64
 
 
 class _VectorType(types.Type):
@@ -119,7 +117,7 @@ def _access(vector: _VectorType) -> tuple[Callable[..., Any], Callable[..., Any]
         return types.void(array, types.intp, vector), body
 
     def prefetch(typing_context: Any, array: Any, first: Any) -> Any:
-        lanes_of_a_line = _CACHE_LINE * 8 // array.dtype.bitwidth
+        lanes_of_a_line = CACHE_LINE * 8 // array.dtype.bitwidth
 
         def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             integer, byte = ir.IntType(32), ir.IntType(8).as_pointer()
