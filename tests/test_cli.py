@@ -13,6 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from evsnn_cli.console import progress
 from evsnn_cli.main import cli
 from support import SMALL, evsnn, evsnn_process, same_bits, weights
 
@@ -582,3 +583,10 @@ def test_a_warning_is_given_once(tmp_path):
     assert done.err.count("Warning: samples end without an output spike, 100% of them") == 1
     assert "cross-entropy" not in done.err
     assert all(np.isfinite(array).all() for array in weights(tmp_path / "run" / "model.h5"))
+
+
+def test_a_progress_bar_does_not_count_what_was_done_before_as_speed():
+    with progress(10, "training", "samples", 4) as bar:
+        bar.update(2)
+        state = bar.format_dict
+    assert (state["n"], state["initial"], state["total"]) == (6, 4, 10)

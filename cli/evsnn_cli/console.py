@@ -107,13 +107,17 @@ def _strict(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
 
 
 @contextmanager
-def progress(total: int, what: str, unit: str) -> Iterator[tqdm[Any]]:
-    """Show a progress bar on stderr; where that is no terminal, a line now and then."""
+def progress(total: int, what: str, unit: str, done: int = 0) -> Iterator[tqdm[Any]]:
+    """Show a progress bar on stderr; where that is no terminal, a line now and then.
+
+    What was ``done`` before counts for the bar, not for its speed.
+    """
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty()
     with tqdm(
         total=total,
+        initial=done,
         desc=what,
         unit=f" {unit}",
         file=sys.stderr,

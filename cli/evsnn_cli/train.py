@@ -381,9 +381,8 @@ class RunPrinter:
         if self._where:
             click.echo(self._where, err=True)
             self._where = ""  # once, not for every fold
-        total = self._epochs * len(data.train)
-        self._bar = self._stack.enter_context(progress(total, self._fold or "training", "samples"))
-        self._bar.update(epoch * len(data.train))
+        total, done = self._epochs * len(data.train), epoch * len(data.train)
+        self._bar = self._stack.enter_context(progress(total, self._fold or "training", "samples", done))
 
     def batch(self, totals: Totals) -> None:
         """Move the bar."""
