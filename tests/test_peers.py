@@ -121,9 +121,6 @@ def test_ratios_are_of_the_same_round_and_failures_are_named():
     assert table["evsnn"]["samples_per_second"] == 20.0
     assert table["other"]["repeats"] == 2
     assert table["other"]["evsnn_over_it_samples_per_second"] == 12.5  # of 10 and 15
-    curve = [{"processor_seconds": s, "accuracy": a} for s, a in ((1, 0.5), (2, 0.92), (3, 0.9))]
-    assert compare.seconds_to(curve, 0.9) == 2
-    assert compare.seconds_to(curve, 0.95) is None
 
 
 def test_a_peer_that_does_not_install_is_reported(tmp_path, monkeypatch):
@@ -135,11 +132,16 @@ def test_a_peer_that_does_not_install_is_reported(tmp_path, monkeypatch):
 
 def test_the_tables_hold_every_peer_and_its_failure():
     rounds = [{"evsnn": measured(2000.0), "slow": measured(10.0), "broken": {"error": "no such thing"}}]
-    curve = [{"processor_seconds": s, "accuracy": a} for s, a in ((1.0, 0.5), (2.0, 0.92))]
-    learned = {"curve": curve, "processor_seconds_to": {"0.9": 2.0, "0.98": None}}
-    result = {"workloads": {"small": {"train": compare.summary(rounds), "accuracy": {"evsnn": learned}}}}
+    learned = {
+        name: {"curve": [{"processor_seconds": s, "accuracy": a} for s, a in points]}
+        for name, points in {"evsnn": ((1.0, 0.5), (2.0, 0.96), (3.0, 0.92)), "slow": ((1.5, 0.8),)}.items()
+    } | {"broken": {"error": "no such thing"}}
+    result = {"workloads": {"small": {"train": compare.summary(rounds), "accuracy": learned}}}
     text = compare.tables(result)
+    assert "| small | accuracy at the end | after seconds | 75% | 80% | 85% | 90% | 95% |\n" in text
     assert "| slow | 10 (200.0), 10 MiB |" in text
     assert "| broken | failed: no such thing |" in text
-    assert "| evsnn | 92.00% | 2.0 | 2.0 s |  |" in text
+    assert "| evsnn | 92.00% | 3.0 | 2.0 s | 2.0 s | 2.0 s | 2.0 s | 2.0 s |" in text
+    assert "| slow | 80.00% | 1.5 | 1.5 s | 1.5 s |  |  |  |" in text
+    assert "| broken | failed: no such thing |  |  |  |  |  |  |" in text
     assert "infer" not in text

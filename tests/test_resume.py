@@ -33,7 +33,7 @@ from evsnn.training.trainer import DivergedError
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
 #: `EVSNN_KILLS=30 pytest tests/test_resume.py -k kill` is the long run.
-KILLS = int(os.environ.get("EVSNN_KILLS", "6"))
+KILLS = int(os.environ.get("EVSNN_KILLS", "4"))
 EPOCHS = 30
 LAST, PREVIOUS = "checkpoint.h5", "checkpoint-previous.h5"
 

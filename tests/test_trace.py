@@ -64,7 +64,7 @@ def test_convolution_and_what_follows_it():
     conv, pool, dense = network.layers
     times, units = sorted_events(np.random.default_rng(1), 200, 60, 3000)
     events = Events.from_arrays(times, units)
-    places = list(fields(conv.in_shape, 3, 1, 1))
+    places = fields(conv.in_shape, 3, 1, 1)
     spikes = []
     fired = 0
     for place, (_, _, reached) in enumerate(places):

@@ -32,8 +32,6 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evsnn-
 SIMULATION = "mnist-100"
 #: Digits that are written where only throughput is measured.
 THROUGHPUT_SAMPLES = 4000
-#: Accuracies whose time is written down.
-LEVELS = (0.9, 0.95, 0.97, 0.98)
 MEASURES = (
     "samples_per_second",
     "samples_per_processor_second",
@@ -90,11 +88,6 @@ def summary(rounds):
             row["about"] = good[-1]["about"]
         table[name] = row
     return table
-
-
-def seconds_to(curve, goal):
-    """Processor seconds to the first point of a curve that reaches an accuracy; None if none does."""
-    return next((point["processor_seconds"] for point in curve if point["accuracy"] >= goal), None)
 
 
 def chosen(text, known, what):
@@ -175,9 +168,8 @@ class Comparison:
         got = self._call(name, workload, "accuracy", options)
         said = got.get("error")
         if said is None:
-            reached = {str(level): seconds_to(got["curve"], level) for level in LEVELS}
-            got["processor_seconds_to"] = reached
-            said = f"{got['curve'][-1]['accuracy']:.2%}, seconds to {reached}"
+            last = got["curve"][-1]
+            said = f"{last['accuracy']:.2%} after {last['processor_seconds']:.1f} s"
         self.result["workloads"][workload].setdefault("accuracy", {})[name] = got
         self._note(f"{workload} accuracy, {name}: {said}")
 

@@ -159,6 +159,15 @@ def gradients(seed, threads=1, **learning):
     thresholds = [layer.threshold.astype(np.float64) for layer in net.spiking_layers]
     masks = [rng.random((batch, layer.n_out)) > 0.25 for layer in net.layers]
 
+    def matrices(weights):
+        """Weights of the dense layers that all layers are."""
+        return [
+            convolution_matrix(weight, layer.in_shape, layer.kernel, padding=layer.padding)
+            if isinstance(layer, Conv2d)
+            else weight
+            for layer, weight in zip(net.spiking_layers, weights, strict=True)
+        ]
+
     def surrogate(s, weights, thresholds):
         activities, spiking = [x[s]], 0
         for index, layer in enumerate(net.layers):
@@ -170,7 +179,6 @@ def gradients(seed, threads=1, **learning):
             weight, threshold = weights[spiking], thresholds[spiking]
             places = 1
             if isinstance(layer, Conv2d):
-                weight = convolution_matrix(weight, layer.in_shape, layer.kernel, padding=layer.padding)
                 places = layer.places
             drive = below @ weight / np.repeat(threshold, places)
             last = index == len(net.layers) - 1
@@ -186,10 +194,9 @@ def gradients(seed, threads=1, **learning):
 
     # Active means positive: silence what inhibition drove below zero.
     while True:
-        stacked = [
-            np.stack(rows)
-            for rows in zip(*(surrogate(s, weights, thresholds) for s in range(batch)), strict=True)
-        ]
+        dense = matrices(weights)
+        samples = (surrogate(s, dense, thresholds) for s in range(batch))
+        stacked = [np.stack(rows) for rows in zip(*samples, strict=True)]
         bad = [mask & (values <= 1e-3) for mask, values in zip(masks[:-1], stacked[1:-1], strict=True)]
         bad = [b & (not isinstance(layer, AveragePool)) for layer, b in zip(net.layers, bad, strict=False)]
         if not any(b.any() for b in bad):
@@ -202,8 +209,9 @@ def gradients(seed, threads=1, **learning):
 
     def loss(weights, thresholds):
         total = 0.0
+        dense = matrices(weights)
         for s in range(batch):
-            *hidden, output = surrogate(s, weights, thresholds)
+            *hidden, output = surrogate(s, dense, thresholds)
             total += cross_entropy(output, int(labels[s]))
             spent = sum(cost * hidden[index].sum() for index, cost in costs.items())
             total += learning.get("sparsity", 0.0) * spent / sum(macs)

@@ -4,7 +4,7 @@ A place of a convolution is a small dense layer of its maps, which sees only the
 the event-driven dense oracle simulates it, one place at a time.
 """
 
-from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from reference.event_driven import simulate_dense
 
 
-def fields(in_shape, kernel, stride, padding) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Yield (oy, ox, [(input unit, kernel row), ...]) of every place of a convolution."""
+@cache
+def fields(in_shape, kernel, stride, padding) -> tuple[tuple[int, int, list[tuple[int, int]]], ...]:
+    """(oy, ox, [(input unit, kernel row), ...]) of every place of a convolution."""
     channels, height, width = in_shape
     out_height = (height + 2 * padding - kernel) // stride + 1
     out_width = (width + 2 * padding - kernel) // stride + 1
+    places = []
     for oy in range(out_height):
         for ox in range(out_width):
             reached = []
@@ -26,13 +28,14 @@ def fields(in_shape, kernel, stride, padding) -> Iterator[tuple[int, int, list[t
                         y, x = oy * stride - padding + ky, ox * stride - padding + kx
                         if 0 <= y < height and 0 <= x < width:
                             reached.append(((c * height + y) * width + x, (ky * kernel + kx) * channels + c))
-            yield oy, ox, reached
+            places.append((oy, ox, reached))
+    return tuple(places)
 
 
 def convolution_matrix(weight, in_shape, kernel, stride=1, padding=0) -> NDArray[np.float64]:
     """The dense matrix (n_in, maps * places) of a convolution; outputs channel first."""
     weight = np.asarray(weight)
-    all_fields = list(fields(in_shape, kernel, stride, padding))
+    all_fields = fields(tuple(in_shape), kernel, stride, padding)
     places, maps = len(all_fields), weight.shape[1]
     matrix = np.zeros((int(np.prod(in_shape)), maps * places), weight.dtype)
     for place, (_, _, reached) in enumerate(all_fields):
@@ -45,7 +48,7 @@ def simulate_conv(times, units, weight, threshold, in_shape, kernel, stride=1, p
     """Output events (times, units), potentials (places, maps) and synaptic operations of one sample."""
     times, units = np.asarray(times), np.asarray(units)
     maps = np.asarray(weight).shape[1]
-    all_fields = list(fields(in_shape, kernel, stride, padding))
+    all_fields = fields(tuple(in_shape), kernel, stride, padding)
     out, potentials, operations = [], [], 0
     for place, (_, _, reached) in enumerate(all_fields):
         local = np.zeros((int(np.prod(in_shape)), maps), np.asarray(weight).dtype)

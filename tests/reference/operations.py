@@ -33,7 +33,7 @@ def dense(weight, threshold):
 
 def conv(weight, threshold, in_shape, kernel, stride=1, padding=0):
     """The maps of a place are a WTA group."""
-    places = list(fields(in_shape, kernel, stride, padding))
+    places = fields(tuple(in_shape), kernel, stride, padding)
     maps = len(threshold)
     synapses = defaultdict(list)
     for place, (_, _, reached) in enumerate(places):

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from evsnn_kernels.jit import has_cpu_feature
 from evsnn_kernels.layout import CACHE_LINE, LANES
@@ -222,25 +222,26 @@ where: Callable[..., Any] = intrinsic(_where)
 def _operation(python: Any, of_vectors: bool, result: Any, emit: Callable[[Any, Any, Any], Any]) -> None:
     """Give vectors an operation with their like, or with a scalar that all values share.
 
-    One rule for all widths: Numba asks every rule about every operation of every kernel.
+    One rule for all widths, which emits code itself: Numba asks every rule about every operation of every
+    kernel, and would compile a function for every pair of types.
     """
 
-    def operation(typing_context: Any, a: Any, b: Any) -> Any:
-        def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            left, right = arguments
-            return emit(builder, left, right if a == b else _splat(a.floats, builder, right))
-
-        return (result or a)(a, b), body
-
-    inner: Any = intrinsic(operation)
-
-    def choose(a: Any, b: Any) -> Any:
-        if not isinstance(a, _VectorType) or (b != types.float32 and not (of_vectors and a == b)):
+    def rule(typing_context: Any) -> Callable[[Any, Any], Any]:
+        def result_type(a: Any, b: Any) -> Any:
+            if isinstance(a, _VectorType) and (b == types.float32 or (of_vectors and a == b)):
+                return result or a
             return None
-        return lambda a, b: inner(a, b)  # noqa: PLW0108 - Numba compares its signature with this function's
 
-    # Strict would have the lambda repeat the annotations, too.
-    overload(python, strict=False)(choose)
+        return result_type
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (a, b), (left, right) = signature.args, arguments
+        return emit(builder, left, right if a == b else _splat(a.floats, builder, right))
+
+    type_callable(python)(rule)
+    lower: Any = lower_builtin  # Numba has no types
+    lower(python, _VectorType, types.Float)(body)
+    lower(python, _VectorType, _VectorType)(body)
 
 
 def _emit_max(builder: Any, a: Any, b: Any) -> Any:
