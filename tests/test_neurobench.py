@@ -126,11 +126,10 @@ def synapses(layer):
 
 @pytest.mark.parametrize("kind", NETS)
 def test_equal_to_neurobench(kind):
-    pytest.importorskip(
-        "neurobench", reason="neurobench, and torch and snntorch which it needs, are not installed"
-    )
-    import snntorch
-    import torch
+    missing = "neurobench, and torch and snntorch which it needs, are not installed"
+    torch = pytest.importorskip("torch", reason=missing)
+    snntorch = pytest.importorskip("snntorch", reason=missing)
+    pytest.importorskip("neurobench", reason=missing)
     from neurobench.metrics.static import ConnectionSparsity, Footprint
     from neurobench.metrics.workload import ActivationSparsity, MembraneUpdates, SynapticOperations
     from neurobench.models import TorchModel

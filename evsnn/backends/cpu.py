@@ -16,6 +16,9 @@ from evsnn_kernels import layout
 from evsnn.backends.base import LEAST_WORK, Array, Backend, Feed, Growing, HostArray, Part, T
 from evsnn.errors import SettingsError
 
+#: Values of an array that is worth the microseconds of beginning it at a cache line.
+_LEAST_ALIGNED = 1024
+
 #: Ranges for each thread, so that a thread with cheap samples takes over from one with dear ones.
 RANGES_PER_THREAD = 3
 
@@ -88,7 +91,8 @@ class CpuBackend(Backend):
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an array of any content."""
-        return layout.aligned(shape, dtype)
+        size = math.prod(shape)
+        return np.empty(shape, dtype) if size < _LEAST_ALIGNED else layout.aligned(shape, dtype)
 
     def put(self, array: HostArray) -> Array:
         """Return the array itself."""

@@ -36,8 +36,9 @@ def stream_weights(
     Returns
     -------
     row_after_row, shortest : float
-        Every weight row as it is needed, as an event-by-event simulation reads it; and the fastest way known
-        here. They differ for dense layers only, whose sums can stay in registers through a sample.
+        Every weight row when its event comes, as an event-by-event simulation reads it; and the fastest way
+        known here. They differ for dense layers only: rows can be announced to the processor before their
+        events, or sums stay in registers through a sample.
     """
     if not isinstance(layer, SpikingLayer):
         copies = np.empty_like(queue.times), np.empty_like(queue.units)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from evsnn_kernels import layout
 from evsnn_kernels.cpu.backward import output_error
+from evsnn_kernels.cpu.gradient import weight_gradient
 from evsnn_kernels.spec.learning import lateral_inverse, portable_exp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -241,6 +242,25 @@ def test_portable_exp(x):
 
 def test_portable_exp_below_its_range_is_zero():
     assert portable_exp(-1e4) == 0.0
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(40, 70), (17, 32), (5, 96), (33, 7)])
+@pytest.mark.parametrize("first", [0, 3])
+def test_gradients_of_weights_are_summed_in_the_order_of_samples(n_in, n_out, first):
+    """Bit for bit: in float32, sample after sample, whatever rows and neurons are taken together."""
+    rng = np.random.default_rng(n_out + first)
+    activity = (rng.integers(0, 5, (23, n_in)) * (rng.random((23, n_in)) < 0.4)).astype(np.float32)
+    delta = (rng.normal(size=(23, n_out)) * (rng.random((23, n_out)) < 0.5)).astype(np.float32)
+    scale = rng.uniform(0.01, 1.0, 23).astype(np.float32)
+    expected = np.zeros((n_in, n_out), np.float32)
+    for s in range(23):
+        for k in np.flatnonzero(activity[s]):
+            expected[k] += (activity[s, k] * scale[s]) * delta[s]
+    found = np.full((n_in, n_out), 7, np.float32)
+    weight_gradient(activity, delta, scale, found, first, n_in - 1)
+    assert found[first:-1].tobytes() == expected[first:-1].tobytes()
+    assert (found[:first] == 7).all()
+    assert (found[-1] == 7).all()
 
 
 def test_a_planted_error_is_found():

@@ -92,8 +92,9 @@ def test_tiles_of_neurons_equal_the_reference(n_out, span):
     weight = (np.round(rng.normal(0.1, 0.5, (9, n_out)) * 4) / 4).astype(np.float32)
     layer = Dense(weight, np.full(n_out, 0.5, np.float32), NeuronSettings(tau_ms=3.0, clamp=1.0))
     samples = [sorted_events(rng, n, 9, span) for n in (60, 0, 1, 200)]
-    # Room for all: a slot that is too small has the sample run again, neuron beside neuron.
-    (out_times, out_units, slot), count, _, state = run_with_slots(layer, samples, [200 * n_out] * 4)
+    # Room for all and not for one more: a smaller slot has the sample run again, neuron beside neuron.
+    _, sizes, *_ = run_with_slots(layer, samples, [200 * n_out] * 4)
+    (out_times, out_units, slot), count, _, state = run_with_slots(layer, samples, sizes)
     potential = layer.membranes(state.potential)
     for sample, (times, units) in enumerate(samples):
         found = slice(slot[sample], slot[sample] + count[sample])
