@@ -46,9 +46,8 @@ def test_it_is_the_network_of_the_rounded_weights(toys, settings, room, monkeypa
     if room:
         plain = QueueBuffer.__init__
 
-        def tiny(self, backend):
-            plain(self, backend)
-            self._expected = room
+        def tiny(self, backend, expected):
+            plain(self, backend, room)
 
         monkeypatch.setattr(QueueBuffer, "__init__", tiny)
     network = Network.from_architecture("5x5-75-19-3", seed=1, settings=settings)

@@ -81,11 +81,13 @@ class QueueBuffer:
     ----------
     backend : Backend
         Whose kernels fill the queue.
+    expected : int, optional
+        Events of a sample of the first batch, if that is known.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, expected: int = 64) -> None:
         self._backend = backend
-        self._expected = 64
+        self._expected = expected
         self._size = np.empty(0, np.int64)
         self._least = 0  # room of the sample that has least
         self._too_small = False

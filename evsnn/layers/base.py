@@ -22,6 +22,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
 
+#: Events of a sample that a layer's first output queue has room for: one of every output, between these.
+_LEAST_ROOM, _MOST_ROOM = 64, 1024
 #: Where float16 rounds to infinity.
 _FLOAT16_END = 65520.0
 
@@ -148,6 +150,10 @@ class Layer(ABC):
     @abstractmethod
     def place(self, backend: Backend) -> Placement:
         """Put the layer where the kernels of a backend reach it."""
+
+    def _new_buffer(self, backend: Backend) -> QueueBuffer:
+        """Output queue; a first batch whose events do not fit is simulated twice."""
+        return QueueBuffer(backend, min(max(self.n_out, _LEAST_ROOM), _MOST_ROOM))
 
     @abstractmethod
     def new_state(self, n_samples: int, backend: Backend) -> LayerState:
@@ -305,7 +311,7 @@ class SpikingLayer(Layer):
         scaled[:] = 0.0
         placed = Placement(
             backend,
-            QueueBuffer(backend),
+            self._new_buffer(backend),
             backend.put(self.weight),
             backend.put(self.threshold),
             backend.put(scaled),

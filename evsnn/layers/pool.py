@@ -7,7 +7,7 @@ from evsnn_kernels.cpu import pool
 
 from evsnn.backends.base import Array, Backend
 from evsnn.errors import SettingsError
-from evsnn.events.queue import Queue, QueueBuffer
+from evsnn.events.queue import Queue
 from evsnn.layers.base import Float32, Int64, Layer, LayerState, Placement, Shape
 
 
@@ -51,7 +51,7 @@ class AveragePool(Layer):
     def place(self, backend: Backend) -> Placement:
         """Put the layer where the kernels of a backend reach it: it has no arrays."""
         none = backend.empty((0,), np.float32)
-        return Placement(backend, QueueBuffer(backend), none, none, none, (none, none))
+        return Placement(backend, self._new_buffer(backend), none, none, none, (none, none))
 
     def new_state(self, n_samples: int, backend: Backend) -> LayerState:
         """A relay remembers nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -78,7 +77,8 @@ def run_with_slots(layer, samples, sizes):
     count, operations = np.zeros(n, np.int64), np.zeros(n, np.int64)
     dense.forward(
         *(queue.times, queue.units, queue.start, queue.count),
-        *(placed.scaled, *placed.decay, np.float32(-layer.neuron.clamp), np.float32(0.0), 0, layer.n_out),
+        *(placed.scaled, *placed.decay, np.float32(-layer.neuron.clamp), np.float32(layer.neuron.kappa), 0),
+        layer.n_out,
         *(*state.arrays(), times, units, slot, count, operations, 0, n),
     )
     return (times, units, slot), count, operations, state
@@ -92,7 +92,7 @@ def test_tiles_of_neurons_equal_the_reference(n_out, span):
     weight = (np.round(rng.normal(0.1, 0.5, (9, n_out)) * 4) / 4).astype(np.float32)
     layer = Dense(weight, np.full(n_out, 0.5, np.float32), NeuronSettings(tau_ms=3.0, clamp=1.0))
     samples = [sorted_events(rng, n, 9, span) for n in (60, 0, 1, 200)]
-    # Room for all and not for one more: a smaller slot has the sample run again, neuron beside neuron.
+    # Room for all, and not for one more.
     _, sizes, *_ = run_with_slots(layer, samples, [200 * n_out] * 4)
     (out_times, out_units, slot), count, _, state = run_with_slots(layer, samples, sizes)
     potential = layer.membranes(state.potential)
@@ -104,22 +104,22 @@ def test_tiles_of_neurons_equal_the_reference(n_out, span):
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 7, 40])
-def test_the_first_events_are_stored_where_a_slot_is_too_small(capacity):
+@pytest.mark.parametrize("kappa", [0.0, -0.01])
+def test_a_slot_that_is_too_small_harms_no_other(capacity, kappa):
     rng = np.random.default_rng(capacity)
     n_out = 136
-    layer = Dense(
-        rng.normal(0.3, 0.5, (6, n_out)).astype(np.float32), np.ones(n_out, np.float32), NeuronSettings()
-    )
+    weight = rng.normal(0.3, 0.5, (6, n_out)).astype(np.float32)
+    layer = Dense(weight, np.ones(n_out, np.float32), NeuronSettings(kappa=kappa))
     samples = [sorted_events(rng, n, 6, 3000) for n in (50, 20, 50)]
     events, expected, operations = simulate(layer, samples)
     (times, units, slot), count, used, state = run_with_slots(layer, samples, [5000, capacity, 5000])
     np.testing.assert_array_equal(count, [len(t) for t, _ in events])
     assert count[1] > capacity
-    for sample, (low, high) in enumerate(itertools.pairwise(slot)):
-        stored = min(count[sample], high - low)
-        np.testing.assert_array_equal(times[low : low + stored], events[sample][0][:stored])
-        np.testing.assert_array_equal(units[low : low + stored], events[sample][1][:stored])
-        assert (times[low + stored : high] == 7).all()
+    for sample in (0, 2):
+        low, high, end = slot[sample], slot[sample] + count[sample], slot[sample + 1]
+        np.testing.assert_array_equal(times[low:high], events[sample][0])
+        np.testing.assert_array_equal(units[low:high], events[sample][1])
+        assert (times[high:end] == 7).all()
     np.testing.assert_array_equal(layer.membranes(state.potential), expected)
     np.testing.assert_array_equal(used, operations)
     np.testing.assert_array_equal(state.last_update, [t[-1] for t, _ in samples])

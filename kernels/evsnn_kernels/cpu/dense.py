@@ -150,17 +150,15 @@ def forward(
     last_update, last_spike : int64
         State.
     out_times, out_units, out_slot, out_count
-        Output queue.
+        Output queue. All events of a sample are counted; if its slot is too small for them, what is stored
+        there does not matter.
     out_operations : int64 (n_samples,)
         Synaptic operations: events times neurons.
     """
     n_out = weight.shape[1]
     rows = weight.reshape(-1)
-    # Neurons that do not act on each other need not take turns.
-    apart = kappa == np.float32(0.0) and refractory == 0
-    before = np.empty((0, 0), np.float32)
-    if apart:
-        before = potential[first:last].copy()
+    if kappa == np.float32(0.0) and refractory == 0:
+        # Neurons that do not act on each other need not take turns.
         by_tiles(
             times,
             units,
@@ -179,6 +177,9 @@ def forward(
             first,
             last,
         )
+        for s in range(first, last):
+            out_operations[s] = count[s] * neurons
+        return
     words = np.empty((n_out + WORD - 1) // WORD, np.uint64)
     fired = np.empty(n_out, np.uint32)
     kept = np.empty(n_out, np.float32)
@@ -187,14 +188,6 @@ def forward(
         out_operations[s] = count[s] * neurons
         slot = out_slot[s]
         capacity = out_slot[s + 1] - slot
-        if apart:
-            if out_count[s] <= capacity:
-                if count[s] > 0:
-                    last_update[s] = times[start[s] + count[s] - 1]
-                continue
-            # The first events are wanted, and tiles found others: once more, in the order of time.
-            for i in range(n_out):
-                potential[s, i] = before[s - first, i]
         v = potential[s]
         produced = 0
         n_recent = 0

@@ -190,8 +190,7 @@ def by_tiles(
 ) -> None:
     """Simulate neurons that do not act on each other, some of them through all events before the next ones.
 
-    Their membrane potentials stay in registers meanwhile. The events of a sample that has more of them than
-    its slot holds are counted, but not the first ones. ``last_update`` is left to the caller.
+    Their membrane potentials stay in registers meanwhile. The parameters are those of the layer's kernel.
     """
     width = potential.shape[1]
     offset = np.zeros(last - first + 1, np.uint64)
@@ -251,6 +250,8 @@ def by_tiles(
     # In the order of time; at one time, tiles have found the neurons in their order.
     place = np.empty(most + 1, np.int64)
     for s in range(first, last):
+        if count[s] > 0:
+            last_update[s] = times[start[s] + count[s] - 1]
         if out_count[s] <= out_slot[s + 1] - out_slot[s]:
             for e in range(1, count[s] + 1):
                 place[e] = 0
