@@ -22,8 +22,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
 
-#: Events of a sample that a layer's first output queue has room for: one of every output, between these.
-_LEAST_ROOM, _MOST_ROOM = 64, 1024
+#: Events of a sample that a layer's first output queue has room for, at most.
+_FIRST_ROOM = 2048
 #: Where float16 rounds to infinity.
 _FLOAT16_END = 65520.0
 
@@ -152,8 +152,8 @@ class Layer(ABC):
         """Put the layer where the kernels of a backend reach it."""
 
     def _new_buffer(self, backend: Backend) -> QueueBuffer:
-        """Output queue; a first batch whose events do not fit is simulated twice."""
-        return QueueBuffer(backend, min(max(self.n_out, _LEAST_ROOM), _MOST_ROOM))
+        """Output queue, at first for an event of every output and a few more; others are repeated."""
+        return QueueBuffer(backend, min(64 + 5 * self.n_out // 4, _FIRST_ROOM))
 
     @abstractmethod
     def new_state(self, n_samples: int, backend: Backend) -> LayerState:
