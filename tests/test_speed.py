@@ -25,6 +25,7 @@ from evsnn.speed import (
     measure_training,
     memory_bandwidth,
 )
+from evsnn.speed import live as live_module
 from evsnn.speed.live import latencies, moving_edge
 from evsnn.training import DataSettings, RunConfig
 
@@ -186,6 +187,22 @@ def test_latencies_of_packets_that_wait():
     service = np.array([0.5, 2.5, 0.5, 0.5, 0.5])
     # The second is ready 1.5 after the third came; the third and fourth wait for what is left of it.
     assert latencies(service, 1.0) == pytest.approx([0.5, 2.5, 2.0, 1.5, 1.0])
+
+
+@pytest.mark.parametrize(("hiccups", "kept_up"), [(2, True), (3, False)])
+def test_one_hiccup_does_not_end_the_live_search(monkeypatch, hiccups, kept_up):
+    tried = []
+
+    def trial(layers, backend, rate, packet_us, packets):
+        tried.append(rate)
+        p99 = 9.0 if rate > 16e3 or (rate == 4e3 and tried.count(rate) <= hiccups) else 0.5
+        return live_module.LiveTrial(rate, packets, 1, 0, 0.5, p99, p99, p99, p99)
+
+    monkeypatch.setattr(live_module, "_try", trial)
+    speed = measure_live("small", Network.from_architecture("9-3").layers)
+    assert speed.sustained is not None
+    assert (speed.sustained.events_per_second >= 16e3 / 1.1) == kept_up
+    assert len(speed.trials) == len(set(tried))
 
 
 def test_the_live_search_ends_at_a_rate_that_was_kept_up_with():

@@ -22,6 +22,8 @@ _EDGE_SHARE = 1 / 20
 _CROSSING_S = 1.0
 #: The search ends when the rate is known to this factor.
 _PRECISION = 1.1
+#: How often a rate is tried before it counts as missed.
+_TRIES = 3
 _LOWEST = 1e3
 
 
@@ -177,6 +179,7 @@ def measure_live(
 
     Packets are computed one after the other as fast as they can be, and their latency is reckoned as if they
     came in real time. Each rate begins from rest, with a quarter as many packets before that are not counted.
+    A rate counts as missed if it is missed three times in a row: others may use the machine, too.
 
     Parameters
     ----------
@@ -195,7 +198,10 @@ def measure_live(
     trials: dict[float, LiveTrial] = {}
 
     def keeps_up(rate: float) -> bool:
-        trial = trials[rate] = _try(layers, backend, rate, packet_us, packets)
+        for _ in range(_TRIES):
+            trial = trials[rate] = _try(layers, backend, rate, packet_us, packets)
+            if trial.p99_ms <= packet_us * 1e-3:
+                break
         if report is not None:
             report(f"{rate:.3g} events/s: p99 {trial.p99_ms:.3g} ms")
         return trial.p99_ms <= packet_us * 1e-3
