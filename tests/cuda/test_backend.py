@@ -124,9 +124,8 @@ def test_a_queue_that_is_too_small_grows_and_the_batch_runs_again(toys, pictures
     plain, settled = QueueBuffer.__init__, []
     settle = QueueBuffer.settle
 
-    def tiny(self, backend):
-        plain(self, backend)
-        self._expected = 1
+    def tiny(self, backend, expected=1):
+        plain(self, backend, 1)
 
     def counted(self, count):
         settled.append(settle(self, count))
