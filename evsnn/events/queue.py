@@ -82,7 +82,7 @@ class QueueBuffer:
     backend : Backend
         Whose kernels fill the queue.
     expected : int, optional
-        Events of a sample of the first batch, if that is known.
+        Events of a sample that there is room for in the first batch.
     """
 
     def __init__(self, backend: Backend, expected: int = 64) -> None:

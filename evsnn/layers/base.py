@@ -152,7 +152,7 @@ class Layer(ABC):
         """Put the layer where the kernels of a backend reach it."""
 
     def _new_buffer(self, backend: Backend) -> QueueBuffer:
-        """Output queue, at first for an event of every output and a few more; others are repeated."""
+        """Output queue with room for a quarter more than an event of every output, which most batches fit."""
         return QueueBuffer(backend, min(64 + 5 * self.n_out // 4, _FIRST_ROOM))
 
     @abstractmethod
